@@ -1,0 +1,100 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from thano_assets.resources.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own workspace and servers have no say in a test."""
+    for name in (
+        "THANO_WORKSPACE",
+        "THANO_MLFLOW_URL",
+        "THANO_DAGSTER_URL",
+        "MLFLOW_TRACKING_URI",
+        "DAGSTER_HOME",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """A fresh workspace without tables, models and runs."""
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="session")
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with all its migrations done (3 s), to be copied."""
+    from thano_assets.resources.registry import Registry
+
+    registry = Registry(Workspace.open(tmp_path_factory.mktemp("mlflow") / "workspace"))
+    assert registry.client is not None
+    return registry.database
+
+
+@pytest.fixture
+def tracked_workspace(workspace: Workspace, mlflow_database: Path) -> Workspace:
+    """A fresh workspace whose MLflow database is there already."""
+    shutil.copy2(mlflow_database, workspace.mlflow / "mlflow.db")
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def make_classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes the Hugging Face folder of a tiny, untrained ELECTRA classifier over single letters."""
+
+    def make(classes: tuple[str, ...] = ("negative", "positive"), positions: int = 64) -> Path:
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+        from transformers import ElectraConfig, ElectraForSequenceClassification, PreTrainedTokenizerFast
+
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        words = [*special, *letters, *(f"##{letter}" for letter in letters)]
+        plain = Tokenizer(
+            models.WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]")
+        )
+        plain.normalizer = normalizers.BertNormalizer()
+        plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        plain.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=plain,
+            unk_token="[UNK]",
+            pad_token="[PAD]",
+            cls_token="[CLS]",
+            sep_token="[SEP]",
+            mask_token="[MASK]",
+        )
+        config = ElectraConfig(
+            vocab_size=len(words),
+            embedding_size=8,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=positions,
+            num_labels=len(classes),
+            id2label=dict(enumerate(classes)),
+            label2id={label: number for number, label in enumerate(classes)},
+        )
+        folder = tmp_path_factory.mktemp("classifier")
+        ElectraForSequenceClassification(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def classifier(make_classifier: Callable[..., Path]) -> Path:
+    """The Hugging Face folder of a tiny classifier with the classes negative and positive."""
+    return make_classifier()

@@ -1,0 +1,213 @@
+"""Statements become assets with edges from what their text reads; a plan does no more than is needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from thano_assets.binding import bind, check_served
+from thano_assets.catalog import Entry, EntryKind, entry_of
+from thano_assets.catalog.overlay import Overlay
+from thano_assets.errors import QueryError, ThanoError, UnknownModel, UnknownTable, UnsupportedStatement
+from thano_assets.graph import Action, Graph, Node, make_plan
+from thano_assets.sql import parse
+
+TUTORIAL = """
+COPY movie_review_train OPTIONS (overwrite=True) FROM "tutorial_data/movie_review_data/movie_review_train.csv";
+COPY movie_review_test OPTIONS (overwrite=True) FROM "tutorial_data/movie_review_data/movie_review_test.csv";
+BUILD MODEL mine USING ElectraEn OPTIONS (text_col='review', label_col='sentiment') AS SELECT * FROM movie_review_train;
+CREATE TABLE answers AS PREDICT USING mine OPTIONS (text_col='review') AS SELECT * FROM movie_review_test;
+CREATE TABLE report AS EVALUATE USING mine OPTIONS (text_col='review', label_col='sentiment')
+  AS SELECT * FROM movie_review_test;
+CREATE TABLE wrong AS SELECT * FROM answers WHERE predicted <> sentiment;
+"""
+
+
+def entries(text: str) -> list[Entry]:
+    return [entry for statement in parse(text) if (entry := entry_of(statement)) is not None]
+
+
+def reads(graph: Graph) -> dict[str, list[str]]:
+    return {"/".join(key): ["/".join(read) for read in node.reads] for key, node in graph.nodes.items()}
+
+
+def test_the_tutorial_as_a_graph() -> None:
+    assert reads(Graph(entries(TUTORIAL))) == {
+        "raw/movie_review_train": [],
+        "tables/movie_review_train": ["raw/movie_review_train"],
+        "raw/movie_review_test": [],
+        "tables/movie_review_test": ["raw/movie_review_test"],
+        "training_sets/mine": ["tables/movie_review_train"],
+        "models/mine": ["training_sets/mine"],
+        "predictions/answers": ["models/mine", "tables/movie_review_test"],
+        "evaluations/report": ["models/mine", "tables/movie_review_test"],
+        "tables/wrong": ["predictions/answers"],
+    }
+
+
+def test_nested_statements_are_assets_of_their_own() -> None:
+    graph = Graph(
+        entries(
+            'COPY t FROM \'[{"text": "a"}]\';'
+            "CREATE TABLE n AS SELECT count(*) AS n FROM (PREDICT USING m AS SELECT * FROM t) JOIN t USING (text)"
+        )
+    )
+    nested = [key for key in graph.nodes if key[0] == "predictions"]
+    assert len(nested) == 1
+    assert graph.nodes[("tables", "n")].reads == (nested[0], ("tables", "t"))
+    assert graph.nodes[nested[0]].reads == (("models", "m"), ("tables", "t"))
+    assert graph.nodes[("tables", "t")].reads == ()  # inline rows have no file
+
+
+def test_fit_model_reads_its_parent_and_its_own_rows() -> None:
+    text = (
+        TUTORIAL + "FIT MODEL next USING mine OPTIONS (text_col='review') AS SELECT * FROM movie_review_test;"
+    )
+    assert reads(Graph(entries(text)))["models/next"] == ["training_sets/next", "models/mine"]
+    own = Graph(entries(TUTORIAL + "FIT MODEL mine USING mine AS SELECT * FROM movie_review_test;"))
+    assert own.nodes[("models", "mine")].reads == (("training_sets", "mine"),)
+
+
+def test_common_table_expressions_and_case_do_not_make_edges_or_lose_them() -> None:
+    graph = Graph(
+        entries(
+            "CREATE TABLE a AS SELECT 1 AS x; CREATE TABLE b AS SELECT 2 AS x;"
+            "CREATE TABLE c AS WITH b AS (SELECT * FROM A) SELECT * FROM b"
+        )
+    )
+    assert graph.nodes[("tables", "c")].reads == (("tables", "a"),)
+
+
+def test_a_statement_that_no_longer_parses_is_shown_and_hurts_nothing_else() -> None:
+    broken = Entry(EntryKind.TABLE, "bad", "CREATE TABLE bad AS SELEC 1")
+    graph = Graph([*entries(TUTORIAL), broken])
+    assert set(graph.broken) == {broken}
+    assert ("models", "mine") in graph.nodes
+
+
+def test_statements_in_a_circle_are_broken_and_the_rest_loads() -> None:
+    graph = Graph(
+        entries(
+            "CREATE TABLE a AS SELECT * FROM b; CREATE TABLE b AS SELECT * FROM a; CREATE TABLE c AS SELECT 1 AS x"
+        )
+    )
+    assert set(graph.nodes) == {("tables", "c")}
+    assert {entry.name for entry in graph.broken} == {"a", "b"}
+
+
+class TestPlan:
+    graph = Graph(entries(TUTORIAL))
+
+    def plan(self, target: tuple[str, str], present: set[str]) -> dict[str, str]:
+        def exists(node: Node) -> bool:
+            return "/".join(node.key) in present
+
+        return {"/".join(p.node.key): p.action.value for p in make_plan(self.graph, target, exists)}
+
+    def test_everything_upstream_that_is_missing_is_made_in_order(self) -> None:
+        plan = self.plan(("predictions", "answers"), set())
+        assert set(plan.values()) == {Action.CREATE}
+        order = list(plan)
+        assert order.index("raw/movie_review_train") < order.index("tables/movie_review_train")
+        assert order.index("tables/movie_review_train") < order.index("training_sets/mine")
+        assert order.index("models/mine") < order.index("predictions/answers")
+        assert order[-1] == "predictions/answers"
+
+    def test_a_present_model_does_not_need_its_training_rows(self) -> None:
+        assert self.plan(("predictions", "answers"), {"models/mine", "tables/movie_review_test"}) == {
+            "models/mine": "skip",
+            "tables/movie_review_test": "skip",
+            "predictions/answers": "create",
+        }
+
+    def test_what_was_asked_for_is_made_anew_with_its_training_set(self) -> None:
+        present = {"models/mine", "training_sets/mine", "tables/movie_review_train"}
+        assert self.plan(("models", "mine"), present) == {
+            "tables/movie_review_train": "skip",
+            "training_sets/mine": "rebuild",
+            "models/mine": "rebuild",
+        }
+
+
+class TestBinding:
+    catalog = Overlay(entries(TUTORIAL))
+
+    @pytest.mark.parametrize(
+        ("text", "error", "sentence", "place"),
+        [
+            (
+                "PREDICT USING mine AS SELECT * FROM movie_reviews_test",
+                UnknownTable,
+                "There is no table movie_reviews_test. Did you mean movie_review_test",
+                (1, 37),
+            ),
+            (
+                "EVALUATE\nUSING mien AS SELECT 1",
+                UnknownModel,
+                "There is no model mien. Did you mean mine?",
+                (2, 7),
+            ),
+            (
+                "SELECT *\nFROM (PREDICT USING mine\n AS SELECT * FROM nowhere)",
+                UnknownTable,
+                "There is no table nowhere.",
+                (3, 19),
+            ),
+            (
+                "CREATE OR REPLACE TABLE wrong AS SELECT * FROM wrong",
+                QueryError,
+                "wrong would be made from itself.",
+                (1, 34),
+            ),
+            (
+                "CREATE OR REPLACE TABLE movie_review_test AS SELECT * FROM wrong",
+                QueryError,
+                "movie_review_test would be made from what is made from it",
+                (1, 46),
+            ),
+        ],
+    )
+    def test_what_is_wrong_is_said_with_its_place(
+        self, text: str, error: type[ThanoError], sentence: str, place: tuple[int, int]
+    ) -> None:
+        with pytest.raises(error) as caught:
+            bind(parse(text)[0], self.catalog, [])
+        assert str(caught.value).startswith(sentence)
+        assert (caught.value.line, caught.value.column) == place
+
+    def test_the_prebuilt_model_needs_no_statement_before(self) -> None:
+        bound = bind(
+            parse("PREDICT USING tutorial_text_classification AS SELECT * FROM movie_review_test")[0],
+            self.catalog,
+            [],
+        )
+        assert bound.entries[0].name == "tutorial_text_classification"
+        assert ("models", "tutorial_text_classification") in bound.graph.nodes
+
+    def test_append_adds_a_statement_to_the_tables_definition(self) -> None:
+        append = "COPY movie_review_test OPTIONS (if_exists='append') FROM 'more.csv'"
+        entry = bind(parse(append)[0], self.catalog, []).entries[-1]
+        assert [type(statement).__name__ for statement in entry.statements] == ["Copy", "Copy"]
+        assert entry.statements[1].text == append
+
+    @pytest.mark.parametrize(
+        ("text", "what"),
+        [
+            ("CONVERT USING SBERTEn AS SELECT 1", "CONVERT"),
+            ("SELECT * FROM (SEARCH TEXT USING SBERTEn AS SELECT 1)", "SEARCH TEXT"),
+            ("DELETE MODEL mine VERSION 1", "DELETE MODEL … VERSION"),
+            ("SHOW LINEAGE mine", "SHOW LINEAGE"),
+            ("CREATE TABLE x AS CONVERT USING SBERTEn AS SELECT 1", "CONVERT"),
+            ("PLAN EXPECT a > 0 ON t", "EXPECT"),
+        ],
+    )
+    def test_what_is_not_there_yet_is_said_before_anything_runs(self, text: str, what: str) -> None:
+        with pytest.raises(UnsupportedStatement) as caught:
+            check_served(parse(text)[0])
+        assert str(caught.value).startswith(
+            f"{what} is part of the language, but this version does not run it yet."
+        )
+
+    def test_an_option_that_is_not_there_yet_is_not_ignored(self) -> None:
+        text = "BUILD MODEL m USING ElectraEn OPTIONS (schedule='0 3 * * 1') AS SELECT 1"
+        with pytest.raises(UnsupportedStatement, match="Option schedule is part of the language"):
+            check_served(parse(text)[0])

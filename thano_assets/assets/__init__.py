@@ -1,0 +1,1 @@
+"""How each kind of asset is computed, and how it becomes a Dagster asset."""

@@ -1,0 +1,111 @@
+"""Evaluation tables: how well a model's answers agree with a column of true labels."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from thano_assets.assets.relations import find_column, staged, text_column
+from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.assets.scoring import answering_version, probabilities
+from thano_assets.assets.tables import replace_from_stage
+from thano_assets.errors import TrainingDataError
+from thano_assets.graph import Node
+from thano_assets.resources.warehouse import quote
+from thano_assets.sql.statements import CreateTableAs, Evaluate
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from thano_assets.assets.relations import Stage
+    from thano_assets.resources.registry import ModelVersion
+
+
+def materialize(node: Node, runtime: Runtime) -> Outcome:
+    """Score the model on the statement's rows and keep the report as a table.
+
+    Raises:
+        UnknownModel: the registry has no such version.
+        UnknownColumn, ColumnTypeError: the options do not fit the query's columns.
+        TrainingDataError: no rows to score, NULL labels, or labels that the model does not know.
+    """
+    import numpy as np
+
+    from thano_assets.learning import figures, metrics
+
+    started = time.perf_counter()
+    statement = node.entry.statement
+    assert isinstance(statement, CreateTableAs)
+    evaluate = statement.body
+    assert isinstance(evaluate, Evaluate)
+    version = answering_version(evaluate, runtime)
+    kept = Outcome(data_version="", summary="")
+    with staged(evaluate.query, runtime) as stage:
+        text = text_column(stage.columns, evaluate)
+        label = find_column(stage.columns, evaluate, "label_col")
+        _check(evaluate, stage, label.name, version)
+        truth = stage.connection.execute(f"SELECT CAST({quote(label.name)} AS VARCHAR) FROM rows").fetchall()
+        windows = list(probabilities(stage, text.name, version, runtime, kept))
+        scores: np.ndarray = np.concatenate(windows)
+        known = ~np.isnan(scores[:, 0])
+        labels = [row[0] for row, answered in zip(truth, known, strict=True) if answered]
+        scores = scores[known]
+        if not labels:
+            raise TrainingDataError(
+                f"None of the query's {stage.count:,} rows has a text.", hint="Choose another text_col."
+            ).at(evaluate.source, evaluate.query.span.start)
+        report = metrics.evaluate(labels, scores, version.classes, report=evaluate.options.value("report"))
+        summary = metrics.evaluate(labels, scores, version.classes, report="summary")
+        confusion = metrics.confusion(metrics.class_indices(labels, version.classes), scores)
+        cursor = stage.connection.cursor()
+        cursor.register("report_rows", report)
+        cursor.execute("CREATE TABLE report AS SELECT * FROM report_rows")
+        cursor.close()
+        stage.connection.close()  # the warehouse attaches the file next
+        outcome = replace_from_stage(node, runtime, stage.path, "SELECT * FROM stage.report")
+    figures_by_name = dict(
+        zip(summary.column("metric").to_pylist(), summary.column("score").to_pylist(), strict=True)
+    )
+    outcome.warnings = kept.warnings
+    outcome.facts = {
+        "model": f"{version.name} VERSION {version.version}",
+        "rows scored": len(labels),
+        **{name: value for name, value in figures_by_name.items() if value is not None},
+        "seconds": round(time.perf_counter() - started, 1),
+        **kept.facts,
+    }
+    outcome.pictures = {"confusion matrix": figures.confusion_matrix(confusion, version.classes)}
+    outcome.links = {"MLflow model": runtime.registry.model_url(version.name, version.version)}
+    outcome.summary = (
+        f"{version.name} version {version.version}: accuracy {figures_by_name['Accuracy']:.3f} "
+        f"on {len(labels):,} rows"
+    )
+    if not known.all():
+        outcome.warn(runtime.progress, f"{int((~known).sum()):,} rows have no text and were not scored.")
+    return outcome
+
+
+def _check(evaluate: Evaluate, stage: Stage, label: str, version: ModelVersion) -> None:
+    counts = stage.connection.execute(
+        f"SELECT CAST({quote(label)} AS VARCHAR), count(*) FROM rows GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    nulls = sum(count for name, count in counts if name is None)
+    strangers = [
+        f"{name}: {count:,}" for name, count in counts if name is not None and name not in version.classes
+    ]
+    error = None
+    if not counts:
+        error = TrainingDataError("The query gives 0 rows.", hint="There is nothing to score the model on.")
+    elif nulls:
+        error = TrainingDataError(
+            f"{nulls:,} of {stage.count:,} rows have NULL in the label column {label}.",
+            hint=f"Leave them out with WHERE {label} IS NOT NULL.",
+        )
+    elif strangers:
+        error = TrainingDataError(
+            f"The column {label} has labels that "
+            f"{version.name} was not trained on ({', '.join(strangers[:8])}).",
+            hint=f"Its classes are: {', '.join(version.classes[:12])}.",
+        )
+    if error is not None:
+        raise error.at(evaluate.source, evaluate.query.span.start)

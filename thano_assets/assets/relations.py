@@ -1,0 +1,161 @@
+"""Queries of statements, made ready for DuckDB and run there."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thano_assets.assets.runtime import Runtime
+from thano_assets.catalog.entries import nested_names
+from thano_assets.errors import ColumnTypeError, InvalidOption, ThanoError, UnknownColumn, did_you_mean
+from thano_assets.resources.warehouse import literal, quote
+from thano_assets.sql.duckdb_errors import in_users_text
+from thano_assets.sql.statements import ListItems, Query, Statement
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from thano_assets.resources.warehouse import Column
+
+#: Rows of an asset that its page shows.
+PREVIEW_ROWS = 10
+#: Longest text of a preview, in characters.
+PREVIEW_CHARACTERS = 200
+
+
+def prepare(query: Query, connection: duckdb.DuckDBPyConnection, runtime: Runtime) -> str:
+    """The SQL that DuckDB runs for ``query``: nested statements have become relations.
+
+    PREDICT and EVALUATE are tables of the warehouse by now; LIST is registered on ``connection``.
+    """
+    names = nested_names(query)
+    for name, nested in zip(names, query.nested, strict=True):
+        if isinstance(nested.statement, ListItems):
+            from thano_assets.listings import listing
+
+            connection.register(name, listing(nested.statement.what, runtime))
+    return query.render(names).text
+
+
+@contextmanager
+def located(query: Query) -> Iterator[None]:
+    """Turn DuckDB's errors about ``query`` into errors with a place in the user's text."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise in_users_text(error, query, query.render(nested_names(query))) from None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The rows of a query, kept in a file of their own while a model works on them.
+
+    ``connection`` is private to the stage, so the warehouse stays free for everybody else.
+    Rows are in the table ``rows`` in the order of the query, with all of DuckDB's types.
+    """
+
+    connection: duckdb.DuckDBPyConnection
+    columns: list[Column]
+    path: str
+    count: int
+
+
+@contextmanager
+def staged(query: Query, runtime: Runtime) -> Iterator[Stage]:
+    """Run ``query`` once, in a short reading of the warehouse, and keep its rows beside it.
+
+    Raises:
+        QueryError: DuckDB's complaint about the query, with its place in the user's text.
+    """
+    import duckdb
+
+    from thano_assets.resources.warehouse import Column
+
+    runtime.workspace.snapshots.mkdir(parents=True, exist_ok=True)
+    path = runtime.workspace.snapshots / f".stage-{uuid.uuid4().hex}.duckdb"
+    try:
+        with runtime.warehouse.read() as connection, located(query):
+            sql = prepare(query, connection, runtime)
+            connection.execute(f"ATTACH {literal(str(path))} AS stage (READ_WRITE)")
+            connection.execute(f"CREATE TABLE stage.rows AS {sql}")
+            connection.execute("DETACH stage")
+        stage_connection = duckdb.connect(str(path))
+        try:
+            described = stage_connection.execute("DESCRIBE rows").fetchall()
+            count = stage_connection.execute("SELECT count(*) FROM rows").fetchall()[0][0]
+            yield Stage(stage_connection, [Column(row[0], row[1]) for row in described], str(path), count)
+        finally:
+            stage_connection.close()
+    finally:
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + ".wal").unlink(missing_ok=True)
+
+
+def find_column(columns: list[Column], statement: Statement, option: str) -> Column:
+    """The column that ``option`` of ``statement`` names.
+
+    Raises:
+        UnknownColumn: the query has no such column; says which it has.
+    """
+    name = str(statement.options.value(option))
+    for column in columns:
+        if column.name.casefold() == name.casefold():
+            return column
+    names = [column.name for column in columns]
+    given = option in statement.options
+    told = f"{option}='{name}'" if given else f"{option}, which is '{name}' unless set,"
+    error: ThanoError = UnknownColumn(
+        f"{told} names a column that the query does not have.", hint=did_you_mean(name, names, "columns")
+    )
+    span = statement.options.place(option) if given else statement.span
+    raise error.at(statement.source, span.start, span.end - span.start if given else 1)
+
+
+def text_column(columns: list[Column], statement: Statement) -> Column:
+    """The column of ``text_col``, which must hold text.
+
+    Raises:
+        UnknownColumn: the query has no such column.
+        ColumnTypeError: it is not text.
+    """
+    column = find_column(columns, statement, "text_col")
+    if not (column.type == "VARCHAR" or column.type.startswith("ENUM") or column.type == '"NULL"'):
+        raise ColumnTypeError(
+            f"Column {column.name} is {column.type}, not text.",
+            hint=f"Cast it in the query, for example CAST({column.name} AS VARCHAR) AS {column.name}.",
+        ).at(statement.source, statement.span.start)
+    return column
+
+
+def refuse_column(columns: list[Column], statement: Statement, names: list[str]) -> None:
+    """Check that the query does not already have the columns that the statement adds.
+
+    Raises:
+        InvalidOption: it has; says how to choose another name.
+    """
+    present = {column.name.casefold() for column in columns}
+    for name in names:
+        if name.casefold() in present:
+            raise InvalidOption(
+                f"The query already has a column {name}.",
+                hint="Leave it out of the query (SELECT * EXCLUDE …) or choose another by result_col='…'.",
+            ).at(statement.source, statement.span.start)
+
+
+def preview(connection: duckdb.DuckDBPyConnection, table: str) -> pa.Table:
+    """The first rows of ``table``, long texts cut."""
+    columns = connection.execute(f"DESCRIBE {table}").fetchall()
+    shown = ", ".join(
+        f"CASE WHEN length({quote(name)}) > {PREVIEW_CHARACTERS} "
+        f"THEN left({quote(name)}, {PREVIEW_CHARACTERS}) || '…' ELSE {quote(name)} END AS {quote(name)}"
+        if type_ == "VARCHAR"
+        else f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}"
+        for name, type_, *_ in columns
+    )
+    return connection.sql(f"SELECT {shown} FROM {table} LIMIT {PREVIEW_ROWS}").to_arrow_table()

@@ -1,0 +1,182 @@
+"""Runs of the graph in the caller's process, recorded in the workspace's Dagster instance."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from filelock import FileLock
+
+from thano_assets.assets.dagster_compat import LOCATION_NAME, run_assets
+from thano_assets.assets.factory import asset_key, build_assets
+from thano_assets.assets.runtime import Outcome, collecting_outcomes
+from thano_assets.errors import RunFailed, ThanoError
+from thano_assets.graph import Node
+from thano_assets.graph.build import Key
+
+if TYPE_CHECKING:
+    from thano_assets.resources.workspace import Workspace
+
+# Dagster resets Python's logging at the start of each run while holding its locks; two runs in two
+# threads of one process then wait for each other for ever.
+_one_run_at_a_time = threading.Lock()
+
+_PROCESS_TAG = "thano/process"
+
+
+class Runner:
+    """Materializes nodes as Dagster runs.
+
+    Args:
+        workspace: Whose Dagster instance keeps the runs.
+        resources: Dagster resources that the assets need.
+        verbose: Let Dagster's own log lines through to the terminal.
+    """
+
+    def __init__(self, workspace: Workspace, resources: dict[str, object], *, verbose: bool = False) -> None:
+        self._workspace = workspace
+        self._resources = resources
+        self._log_level = "INFO" if verbose else "CRITICAL"
+        self._instance: dg.DagsterInstance | None = None
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        """The workspace's Dagster instance, made on first use by one process at a time."""
+        if self._instance is None:
+            self._instance = _open_instance(self._workspace)
+        return self._instance
+
+    def close(self) -> None:
+        """Let go of the instance."""
+        if self._instance is not None:
+            self._instance.dispose()
+            self._instance = None
+
+    def run(
+        self, nodes: Iterable[Node], graph_nodes: Iterable[Node], tags: dict[str, str]
+    ) -> tuple[str, dict[Key, Outcome]]:
+        """Materialize ``nodes`` in one run; ``graph_nodes`` are they and everything they stand on.
+
+        Returns:
+            The run's id and what each asset gave back.
+
+        Raises:
+            ThanoError: an asset's own complaint about the user's text or data.
+            RunFailed: anything else that went wrong inside an asset.
+            KeyboardInterrupt: the person stopped the run; it is recorded as cancelled.
+        """
+        selection = {asset_key(node.key) for node in nodes}
+        definitions = dg.Definitions(
+            assets=build_assets(graph_nodes), resources=self._resources, executor=dg.in_process_executor
+        )
+        started: list[str] = []
+        with _one_run_at_a_time, collecting_outcomes() as outcomes:
+            try:
+                run_id = run_assets(
+                    definitions,
+                    selection,
+                    self.instance,
+                    tags={**tags, _PROCESS_TAG: f"{socket.gethostname()}.{os.getpid()}"[-63:]},
+                    log_level=self._log_level,
+                    on_created=started.append,
+                )
+            except ThanoError:
+                raise
+            except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as error:
+                _record_cancelled(self.instance, started)
+                raise KeyboardInterrupt from error
+            except Exception as error:
+                raise RunFailed(
+                    f"{type(error).__name__}: {str(error).strip() or 'no message'}".split("\n")[0],
+                    hint="The run's page in the Dagster UI (thano ui) has the whole story; -v shows it here.",
+                ) from error
+        return run_id, dict(outcomes)
+
+    def latest_seconds(self, key: Key) -> float | None:
+        """Seconds that the last materialization of ``key`` took, where that is known."""
+        event = self.instance.get_latest_materialization_event(asset_key(key))
+        if event is None or event.asset_materialization is None:
+            return None
+        value = event.asset_materialization.metadata.get("seconds")
+        found = getattr(value, "value", None)
+        return float(found) if isinstance(found, (int, float)) else None
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Remove the history of assets whose statement is gone."""
+        self.instance.wipe_assets([asset_key(key) for key in keys])
+
+
+def _open_instance(workspace: Workspace) -> dg.DagsterInstance:
+    """Open the instance; the tables of a fresh one are made under a lock (Dagster's own migration races)."""
+    home = workspace.dagster_home
+    home.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
+    with FileLock(home / ".init.lock"):
+        instance = dg.DagsterInstance.from_config(str(home))
+        ready = home / ".ready"
+        if not ready.exists():
+            instance.get_runs_count()
+            instance.all_instigator_state()
+            instance.get_latest_materialization_event(dg.AssetKey(["nothing"]))
+            ready.touch()
+    _close_dead_runs(instance)
+    return instance
+
+
+def _close_dead_runs(instance: dg.DagsterInstance) -> None:
+    """Record as failed the runs whose process on this host is gone (it was killed)."""
+    host = socket.gethostname()
+    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=50):
+        name, _, pid = run.tags.get(_PROCESS_TAG, "").rpartition(".")
+        if name and host.endswith(name) and pid.isdigit() and not _alive(int(pid)):
+            instance.report_run_failed(run, "The process that executed this run is gone.")
+
+
+def _alive(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # signal 0 would end the process there
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _record_cancelled(instance: dg.DagsterInstance, run_ids: list[str]) -> None:
+    for run_id in run_ids:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_canceled(run, "Stopped by the person who asked for it.")
+
+
+def reload_user_interface(workspace: Workspace) -> None:
+    """Tell a running ``thano ui`` that the catalog changed; in the background, and never an error."""
+    address_file = workspace.dagster_home / "ui.json"
+    if not address_file.is_file():
+        return
+    threading.Thread(target=_reload, args=(address_file,), name="thano-ui-reload", daemon=False).start()
+
+
+def _reload(address_file: Path) -> None:
+    query = (
+        "mutation($name: String!){ reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
+    )
+    try:
+        address = json.loads(address_file.read_text(encoding="utf-8"))["dagster"]
+        request = urllib.request.Request(
+            f"{address.rstrip('/')}/graphql",
+            data=json.dumps({"query": query, "variables": {"name": LOCATION_NAME}}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=15).close()
+    except (OSError, ValueError, KeyError):
+        return  # the page shows the change at its next reload

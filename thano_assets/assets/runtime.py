@@ -1,0 +1,88 @@
+"""What every asset body is given, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from thano_assets.graph import Node
+from thano_assets.graph.build import Key
+from thano_assets.progress import Progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from thano_assets.resources.registry import Registry
+    from thano_assets.resources.warehouse import Column, Warehouse
+    from thano_assets.resources.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The resources of one materialization, and where it reports to."""
+
+    workspace: Workspace
+    warehouse: Warehouse
+    registry: Registry
+    progress: Progress
+    run_id: str | None = None
+
+
+@dataclass
+class Outcome:
+    """What a materialization made.
+
+    Attributes:
+        data_version: Fingerprint of the content that was made.
+        summary: One sentence for the person who asked.
+        rows: Number of rows, where the asset has rows.
+        columns: Column names and DuckDB types, where the asset has columns.
+        preview: The first rows.
+        facts: Figures and short texts for the asset's page, by label.
+        pictures: PNG images, by label.
+        links: Addresses, by label.
+        result: What the statement answers with, where that is not the asset's own rows.
+        warnings: Sentences about what the person may want to change.
+        mlflow_run_id: The MLflow run behind a model.
+    """
+
+    data_version: str
+    summary: str
+    rows: int | None = None
+    columns: list[Column] | None = None
+    preview: pa.Table | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+    result: pa.Table | None = None
+    warnings: list[str] = field(default_factory=list)
+    mlflow_run_id: str | None = None
+
+    def warn(self, progress: Progress, text: str) -> None:
+        """Keep a warning in the result and show it now."""
+        self.warnings.append(text)
+        progress.warning(text)
+
+
+_outcomes: ContextVar[dict[Key, Outcome] | None] = ContextVar("thano_outcomes", default=None)
+
+
+@contextmanager
+def collecting_outcomes() -> Iterator[dict[Key, Outcome]]:
+    """Collect what the assets made in this context give back (a run in the caller's own process)."""
+    outcomes: dict[Key, Outcome] = {}
+    token = _outcomes.set(outcomes)
+    try:
+        yield outcomes
+    finally:
+        _outcomes.reset(token)
+
+
+def keep_outcome(node: Node, outcome: Outcome) -> None:
+    """Hand ``outcome`` to whoever collects in this context; in a run of the Dagster UI nobody does."""
+    outcomes = _outcomes.get()
+    if outcomes is not None:
+        outcomes[node.key] = outcome

@@ -1,0 +1,199 @@
+"""Training sets: the rows of a BUILD MODEL, checked and kept as a Parquet snapshot.
+
+The snapshot's name is its fingerprint, its rows stand in an order of their own (by a hash of
+the text), so the same rows in any order are the same file and train the same model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from thano_assets.assets.relations import find_column, staged, text_column
+from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.errors import ThanoError, TrainingDataError, WorkspaceError
+from thano_assets.graph import Node
+from thano_assets.resources.warehouse import Column, literal, quote
+from thano_assets.resources.workspace import Workspace
+from thano_assets.sql.statements import BuildModel, FitModel
+
+_LISTED_CLASSES = 12
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Where the rows of a model are and what is known about them.
+
+    Attributes:
+        fingerprint: Of the rows, free of their order.
+        rows: Rows that have a text and a label.
+        classes: The labels as text, in the order of their own type.
+        label_type: The DuckDB type of the label column.
+        text_col: Name of the text column in the query.
+        label_col: Name of the label column in the query.
+    """
+
+    fingerprint: str
+    rows: int
+    classes: list[str]
+    label_type: str
+    text_col: str
+    label_col: str
+
+    def snapshot(self, workspace: Workspace) -> Path:
+        """The Parquet file with the columns ``text`` and ``label`` (both VARCHAR)."""
+        return workspace.snapshots / f"{self.fingerprint}.parquet"
+
+    def save(self, workspace: Workspace, model: str) -> None:
+        """Make this the training set that the model's next training reads."""
+        path = _pointer(workspace, model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(self), file, ensure_ascii=False, indent=1)
+        Path(temporary).replace(path)
+
+    @classmethod
+    def load(cls, workspace: Workspace, model: str) -> TrainingSet:
+        """The training set that was kept last for ``model``.
+
+        Raises:
+            WorkspaceError: there is none.
+        """
+        try:
+            return cls(**json.loads(_pointer(workspace, model).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise WorkspaceError(
+                f"The training set of {model} has not been made yet.",
+                hint=f"Materialize training_sets/{model} together with models/{model}.",
+            ) from None
+
+    @classmethod
+    def present(cls, workspace: Workspace, model: str) -> bool:
+        """Whether a training set and its snapshot are there."""
+        try:
+            return cls.load(workspace, model).snapshot(workspace).is_file()
+        except WorkspaceError:
+            return False
+
+    @classmethod
+    def forget(cls, workspace: Workspace, model: str) -> None:
+        """Let go of the model's training set; snapshots stay for versions that were trained on them."""
+        _pointer(workspace, model).unlink(missing_ok=True)
+
+
+def _pointer(workspace: Workspace, model: str) -> Path:
+    return workspace.snapshots / "training_sets" / f"{model}.json"
+
+
+def materialize(node: Node, runtime: Runtime) -> Outcome:
+    """Run the model's query, check its rows and keep them.
+
+    Raises:
+        UnknownColumn, ColumnTypeError: ``text_col`` or ``label_col`` do not fit the query.
+        TrainingDataError: no rows, NULL labels, one class only, too few rows; says the counts.
+    """
+    statement = node.entry.statement
+    assert isinstance(statement, (BuildModel, FitModel))
+    workspace = runtime.workspace
+    with staged(statement.query, runtime) as stage:
+        text = text_column(stage.columns, statement)
+        label = find_column(stage.columns, statement, "label_col")
+        connection = stage.connection
+        text_sql, label_sql = f"CAST({quote(text.name)} AS VARCHAR)", f"CAST({quote(label.name)} AS VARCHAR)"
+        connection.execute(
+            "CREATE VIEW usable AS SELECT * FROM rows "
+            f"WHERE {text_sql} IS NOT NULL AND trim({text_sql}) <> ''"
+        )
+        connection.execute(
+            f"CREATE VIEW training AS SELECT {text_sql} AS text, {label_sql} AS label FROM usable"
+        )
+        counts: list[tuple[str | None, int]] = connection.execute(
+            f"SELECT {label_sql}, count(*) FROM usable "
+            f"GROUP BY {quote(label.name)} ORDER BY {quote(label.name)}"
+        ).fetchall()
+        _check(statement, stage.count, label, counts)
+        rows = sum(count for _, count in counts)
+        fingerprint = runtime.warehouse.fingerprint(connection, "training")
+        training_set = TrainingSet(
+            fingerprint=fingerprint,
+            rows=rows,
+            classes=[str(name) for name, _ in counts],
+            label_type=label.type,
+            text_col=text.name,
+            label_col=label.name,
+        )
+        target = training_set.snapshot(workspace)
+        if not target.is_file():
+            temporary = target.with_name(f".{target.name}.{os.getpid()}")
+            try:
+                connection.execute(
+                    f"COPY (FROM training ORDER BY md5(text), text, label) TO {literal(str(temporary))} "
+                    "(FORMAT parquet, COMPRESSION zstd)"
+                )
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
+        shown = connection.sql(
+            "SELECT left(text, 200) AS text, label FROM training LIMIT 10"
+        ).to_arrow_table()
+        skipped = stage.count - rows
+    training_set.save(workspace, node.name)
+    outcome = Outcome(
+        data_version=fingerprint,
+        summary=f"{rows:,} rows, {len(counts)} classes",
+        rows=rows,
+        columns=[Column("text", "VARCHAR"), Column("label", "VARCHAR")],
+        preview=shown,
+        facts={
+            "snapshot": str(target),
+            "label type": label.type,
+            "classes": len(counts),
+            "rows per class": ", ".join(f"{name}: {count:,}" for name, count in counts[:_LISTED_CLASSES]),
+        },
+    )
+    if skipped:
+        outcome.warn(runtime.progress, f"{skipped:,} rows without text were left out of the training set.")
+    return outcome
+
+
+def _check(
+    statement: BuildModel | FitModel, total: int, label: Column, counts: list[tuple[str | None, int]]
+) -> None:
+    rows = sum(count for _, count in counts)
+    error: ThanoError | None = None
+    nulls = sum(count for name, count in counts if name is None)
+    classes = [(name, count) for name, count in counts if name is not None]
+    listed = ", ".join(f"{name}: {count:,}" for name, count in classes[:_LISTED_CLASSES])
+    if total == 0:
+        error = TrainingDataError(
+            "The query gives 0 rows.", hint="A model needs rows with a text and a label."
+        )
+    elif rows == 0:
+        error = TrainingDataError(
+            f"None of the query's {total:,} rows has a text.", hint="Choose another text_col."
+        )
+    elif nulls:
+        error = TrainingDataError(
+            f"{nulls:,} of {rows:,} rows have NULL in the label column {label.name}.",
+            hint=f"Leave them out with WHERE {label.name} IS NOT NULL.",
+        )
+    elif len(classes) == 1:
+        error = TrainingDataError(
+            f"All {rows:,} rows have the same label in {label.name} ({classes[0][0]}).",
+            hint="A classifier needs at least two classes.",
+        )
+    else:
+        fraction = float(statement.options.value("eval_fraction"))
+        needed = 2 * len(classes) if fraction > 0 else len(classes)
+        if rows < needed:
+            error = TrainingDataError(
+                f"{rows:,} rows are too few for {len(classes)} classes ({listed}).",
+                hint=f"Give at least {needed} rows"
+                + (", or eval_fraction=0 to train on all of them." if fraction > 0 else "."),
+            )
+    if error is not None:
+        raise error.at(statement.source, statement.query.span.start)

@@ -1,0 +1,305 @@
+"""A statement bound to a workspace: the entries it defines, checked against what is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thano_assets.catalog import Entry, EntryKind, entry_of
+from thano_assets.catalog.entries import PREBUILT_NAME, nested_entries, query_of
+from thano_assets.catalog.overlay import Entries, overlaid
+from thano_assets.errors import InvalidOption, NameExists, QueryError, ThanoError, UnsupportedStatement
+from thano_assets.graph import Graph, Node
+from thano_assets.graph.build import Key, check_reads, prebuilt_entry
+from thano_assets.sql.grammar import STATEMENT_SPECS
+from thano_assets.sql.statements import (
+    BuildModel,
+    Copy,
+    CreateTableAs,
+    DeleteModel,
+    Evaluate,
+    FitModel,
+    GetThanosql,
+    ModelRef,
+    Plan,
+    Predict,
+    Query,
+    QueryStatement,
+    Statement,
+)
+
+if TYPE_CHECKING:
+    from thano_assets.assets.runtime import Runtime
+    from thano_assets.resources.warehouse import Column
+
+_MODEL_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|%]{1,200}")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A statement that materializes something.
+
+    Attributes:
+        statement: The statement.
+        entries: What the catalog keeps of it: the entries of nested statements, then its own.
+        graph: The catalog's graph with these entries in it.
+        targets: Keys of the assets to make, in order; the last is the statement's own answer.
+    """
+
+    statement: Statement
+    entries: list[Entry]
+    graph: Graph
+    targets: list[Key]
+
+
+def check_served(statement: Statement) -> None:
+    """Check that this version runs the statement, everything nested in it, and all its options.
+
+    Raises:
+        UnsupportedStatement: it is legal, and not there yet.
+    """
+    for part in parts(statement):
+        one_version = isinstance(part, DeleteModel) and part.version is not None
+        if one_version or not STATEMENT_SPECS[part.option_kind].available:
+            raise UnsupportedStatement(
+                f"{part.option_kind}{' … VERSION' if one_version else ''} is part of the language, "
+                "but this version does not run it yet.",
+                hint="What it runs is listed in docs/language.md.",
+            ).at(part.source, part.span.start, len(part.kind))
+        for name in part.options.unavailable():
+            span = part.options.place(name)
+            raise UnsupportedStatement(
+                f"Option {name} is part of the language, but this version does not act on it yet.",
+                hint="Leave it out.",
+            ).at(part.source, span.start, span.end - span.start)
+
+
+def parts(statement: Statement) -> Iterator[Statement]:
+    """The statement and every statement inside it."""
+    yield statement
+    if isinstance(statement, Plan):
+        yield from parts(statement.statement)
+    if isinstance(statement, CreateTableAs) and isinstance(statement.body, Statement):
+        yield from parts(statement.body)
+        return
+    query = query_of(statement)
+    for nested in query.nested if query else ():
+        yield from parts(nested.statement)
+
+
+def bind(
+    statement: Statement, catalog: Entries, known_models: Iterable[str], present: Iterable[str] | None = None
+) -> Bound:
+    """Find what the statement defines and check that what it reads exists.
+
+    Args:
+        statement: The statement.
+        catalog: What was defined before.
+        known_models: Models of the registry.
+        present: Tables of the warehouse; a bare query then makes the defined ones that are missing there.
+
+    Raises:
+        UnknownTable, UnknownModel: it reads what nobody makes.
+        QueryError: it would read its own result.
+    """
+    new = nested_entries(statement)
+    targets = [(entry.kind.value, entry.name) for entry in new]
+    own = _own_entry(statement, catalog)
+    if own is not None:
+        new.append(own)
+        targets.append((own.kind.value, own.name))
+    known = set(known_models)
+    for ref in _model_refs(statement):
+        if ref.name == PREBUILT_NAME and ref.name not in known and catalog.model(ref.name) is None:
+            new.insert(0, prebuilt_entry())
+    before = catalog.entries()
+    graph = Graph(overlaid(before, new))
+    check_reads(statement, graph, known, [entry.name for entry in before if entry.kind.is_relation])
+    if own is not None:
+        _check_not_circular(statement, own, graph)
+    if isinstance(statement, QueryStatement) and present is not None:
+        there = {name.casefold() for name in present}
+        missing = [key for key in graph.query_reads(statement.query) if key[1].casefold() not in there]
+        targets.extend(key for key in missing if key not in targets)
+    return Bound(statement, list(dict.fromkeys(new)), graph, list(dict.fromkeys(targets)))
+
+
+def _own_entry(statement: Statement, catalog: Entries) -> Entry | None:
+    own = entry_of(statement)
+    if own is None or not isinstance(statement, Copy) or statement.mode != "append":
+        return own
+    before = catalog.relation(own.name)
+    return own if before is None else Entry(before.kind, before.name, before.text + own.text)
+
+
+def _model_refs(statement: Statement) -> Iterator[ModelRef]:
+    for part in parts(statement):
+        if isinstance(part, (Predict, Evaluate)):
+            yield part.model
+        elif isinstance(part, FitModel):
+            yield part.parent
+
+
+def _check_not_circular(statement: Statement, own: Entry, graph: Graph) -> None:
+    error: ThanoError | None = None
+    query = query_of(statement)
+    if own.kind is EntryKind.MODEL or query is None:
+        return
+    key = (own.kind.value, own.name)
+    if key in graph.query_reads(query):
+        error = QueryError(
+            f"{own.name} would be made from itself.",
+            hint="A table can be made again from its statement at any time: give the result another name.",
+        )
+    elif own in graph.broken:
+        error = graph.broken[own]
+        error.hint = "Give the result another name."
+    if error is not None:
+        raise error.at(statement.source, query.span.start)
+
+
+def preflight(bound: Bound, runtime: Runtime) -> None:
+    """Find what can be found before any work starts: names taken, files, columns, base models.
+
+    Raises:
+        NameExists: and overwriting was not asked for.
+        PathRefused, DataFileError: COPY's file.
+        UnknownColumn, ColumnTypeError, InvalidOption: options that do not fit the query.
+        UnknownBaseModel, BaseModelUnavailable: ``USING`` names no base model, or one that cannot be had now.
+    """
+    statement = bound.statement
+    match statement:
+        case Copy():
+            _check_free(statement, statement.table, runtime, allowed=statement.mode != "fail")
+            _check_source(statement, runtime)
+        case CreateTableAs():
+            _check_free(statement, statement.name, runtime, allowed=statement.or_replace)
+        case BuildModel() | FitModel():
+            _check_model_name(statement, statement.name, statement.name_span.start)
+            _check_model_free(statement, statement.name, runtime)
+        case GetThanosql():
+            name = bound.entries[-1].name
+            _check_model_name(statement, name, statement.span.start)
+            _check_model_free(statement, name, runtime)
+    if isinstance(statement, BuildModel):
+        from thano_assets.resources import base_models
+
+        try:
+            base_models.resolve(
+                statement.base,
+                quoted=statement.base_quoted,
+                revision=statement.options.get("base_revision"),
+                workspace=runtime.workspace,
+            )
+        except ThanoError as error:
+            raise error.at(statement.source, statement.base_span.start, len(statement.base)) from None
+    if isinstance(statement, (BuildModel, FitModel)):
+        from thano_assets.assets.models import settings_of
+
+        try:
+            settings_of(statement)
+        except ThanoError as error:
+            raise error.at(statement.source, statement.span.start) from None
+    for part in parts(statement):
+        _check_columns(part, bound, runtime)
+
+
+def _check_free(statement: Copy | CreateTableAs, name: str, runtime: Runtime, *, allowed: bool) -> None:
+    if allowed or not runtime.warehouse.exists(name):
+        return
+    span = statement.table_span if isinstance(statement, Copy) else statement.name_span
+    hint = (
+        "OPTIONS (overwrite=True) replaces it, OPTIONS (if_exists='append') adds to it."
+        if isinstance(statement, Copy)
+        else "CREATE OR REPLACE TABLE replaces it."
+    )
+    raise NameExists(f"The table {name} exists already.", hint=hint).at(
+        statement.source, span.start, span.end - span.start
+    )
+
+
+def _check_model_free(statement: BuildModel | FitModel | GetThanosql, name: str, runtime: Runtime) -> None:
+    versions = runtime.registry.versions(name)
+    if versions and not statement.options.value("overwrite"):
+        newest = max(int(version.version) for version in versions)
+        raise NameExists(
+            f"The model {name} exists already (version {newest}).",
+            hint="OPTIONS (overwrite=True) adds a version; no version is ever erased by it.",
+        ).at(statement.source, statement.name_span.start, len(name))
+
+
+def _check_model_name(statement: Statement, name: str, offset: int) -> None:
+    if not _MODEL_NAME.fullmatch(name) or name.startswith("."):
+        raise InvalidOption(
+            f"{name!r} cannot be the name of a model.",
+            hint="Use letters, digits, '_', '-' and blanks, at most 200 of them.",
+        ).at(statement.source, offset, len(name))
+
+
+def _check_source(statement: Copy, runtime: Runtime) -> None:
+    from thano_assets.resources.files import raw_source
+
+    try:
+        raw_source(runtime.workspace, path=statement.path, rows_json=statement.rows_json)
+    except ThanoError as error:
+        raise error.at(
+            statement.source,
+            statement.source_span.start,
+            statement.source_span.end - statement.source_span.start,
+        ) from None
+
+
+def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
+    """Bind the part's query in DuckDB and check the columns that its options name.
+
+    Where a table that it reads has yet to be made, the check waits for the run.
+    """
+    from thano_assets.assets.relations import located, prepare
+    from thano_assets.resources.warehouse import describe
+
+    query = query_of(part)
+    if query is None or (isinstance(part, CreateTableAs) and not isinstance(part.body, Query)):
+        return
+    made = {name for _, name in bound.targets}
+    with runtime.warehouse.read() as connection:
+        present = {
+            row[0].casefold()
+            for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        }
+        for key in bound.graph.query_reads(query):
+            if key[1].casefold() not in present or (key[1] in made and key != bound.targets[-1]):
+                return
+        with located(query):
+            columns = describe(connection, prepare(query, connection, runtime))
+    check_columns(part, columns)
+
+
+def check_columns(part: Statement, columns: list[Column]) -> None:
+    """Check the columns of a part's query against the part's options."""
+    from thano_assets.assets.relations import find_column, refuse_column, text_column
+
+    match part:
+        case BuildModel() | FitModel() | Evaluate():
+            text_column(columns, part)
+            find_column(columns, part, "label_col")
+        case Predict():
+            text_column(columns, part)
+            if part.options.get("label_col"):
+                find_column(columns, part, "label_col")
+            added = [str(part.options.value("result_col"))]
+            refuse_column(
+                columns,
+                part,
+                added + (["probability", "probabilities"] if part.options.value("proba") else []),
+            )
+
+
+def nodes_with_upstream(graph: Graph, keys: Iterable[Key]) -> list[Node]:
+    """The nodes of ``keys`` and everything they stand on, each after what it reads."""
+    found: dict[Key, Node] = {}
+    for key in keys:
+        for node in graph.ancestors(key):
+            found.setdefault(node.key, node)
+    return list(found.values())

@@ -1,0 +1,8 @@
+"""The catalog: every statement that defines an asset, kept as a readable ``.sql`` file."""
+
+from __future__ import annotations
+
+from thano_assets.catalog.entries import Entry, EntryKind, entry_of
+from thano_assets.catalog.store import Catalog
+
+__all__ = ["Catalog", "Entry", "EntryKind", "entry_of"]

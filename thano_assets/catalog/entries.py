@@ -1,0 +1,158 @@
+"""What one entry of the catalog is: a name, its kind, and the statements that make it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+
+from thano_assets.sql import parse
+from thano_assets.sql.reads import tables_read
+from thano_assets.sql.statements import (
+    BuildModel,
+    Convert,
+    Copy,
+    CreateTableAs,
+    Evaluate,
+    FitModel,
+    GetThanosql,
+    Predict,
+    Query,
+    Search,
+    Statement,
+)
+
+#: The name of the pre-built classifier where ``GET THANOSQL MODEL`` is not told another.
+PREBUILT_NAME = "tutorial_text_classification"
+
+
+class EntryKind(StrEnum):
+    """The four kinds of thing a statement can define; the value is its folder in the catalog."""
+
+    TABLE = "tables"
+    MODEL = "models"
+    PREDICTION = "predictions"
+    EVALUATION = "evaluations"
+
+    @property
+    def is_relation(self) -> bool:
+        """Whether the thing is a table of the warehouse."""
+        return self is not EntryKind.MODEL
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name and the text that defines it.
+
+    ``text`` holds one statement, or, for a table that grew by ``COPY … if_exists='append'``,
+    the statements that make it, in order.
+    """
+
+    kind: EntryKind
+    name: str
+    text: str
+
+    @cached_property
+    def statements(self) -> tuple[Statement, ...]:
+        """The parsed statements of :attr:`text`.
+
+        Raises:
+            ThanoError: the text, edited by hand perhaps, is no longer a legal statement.
+        """
+        return tuple(parse(self.text))
+
+    @property
+    def statement(self) -> Statement:
+        """The statement that defines the name (the first, where later ones append)."""
+        return self.statements[0]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the definition, free of white space, comments and option order (hex SHA-256)."""
+        canonical = "\n".join(statement.canonical() for statement in self.statements)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def entry_of(statement: Statement) -> Entry | None:
+    """The catalog entry that ``statement`` defines, ``None`` where it defines nothing.
+
+    A bare PREDICT or EVALUATE gets a name made of what it does, so that the same statement,
+    however it is spaced, always names the same table.
+    """
+    match statement:
+        case Copy(table=name):
+            return Entry(EntryKind.TABLE, name, _file_text(statement.text))
+        case CreateTableAs(name=name, body=body):
+            return Entry(_body_kind(body), name, _file_text(statement.text))
+        case BuildModel(name=name) | FitModel(name=name):
+            return Entry(EntryKind.MODEL, name, _file_text(statement.text))
+        case GetThanosql(what="MODEL"):
+            name = str(statement.options.get("model_name") or PREBUILT_NAME)
+            return Entry(EntryKind.MODEL, name, _file_text(statement.text))
+        case Predict() | Evaluate():
+            name = automatic_name(statement)
+            text = f'CREATE OR REPLACE TABLE "{name}" AS\n{statement.text.strip()}'
+            return Entry(_body_kind(statement), name, _file_text(text))
+    return None
+
+
+def _file_text(text: str) -> str:
+    return text.strip() + "\n;\n"
+
+
+def _body_kind(body: Query | Predict | Evaluate | Convert | Search) -> EntryKind:
+    match body:
+        case Predict():
+            return EntryKind.PREDICTION
+        case Evaluate():
+            return EntryKind.EVALUATION
+    return EntryKind.TABLE
+
+
+def automatic_name(statement: Predict | Evaluate) -> str:
+    """``predict_<model>_<table>_<digest>``: readable, and the same for the same statement."""
+    verb = "predict" if isinstance(statement, Predict) else "evaluate"
+    words = [verb, statement.model.name]
+    rendered = statement.query.render(nested_names(statement.query))
+    tables = tables_read(rendered.text).tables
+    if tables:
+        words.append(tables[0].name)
+    stem = re.sub(r"\W+", "_", "_".join(words)).strip("_").lower()[:48]
+    return f"{stem}_{hashlib.sha256(statement.canonical().encode()).hexdigest()[:6]}"
+
+
+def nested_names(query: Query) -> list[str]:
+    """The names that take the place of the statements nested in ``query``, in their order."""
+    names = []
+    for number, nested in enumerate(query.nested):
+        match nested.statement:
+            case Predict() | Evaluate():
+                names.append(automatic_name(nested.statement))
+            case _:
+                names.append(
+                    f"nested_{number}_{hashlib.sha256(nested.statement.canonical().encode()).hexdigest()[:6]}"
+                )
+    return names
+
+
+def query_of(statement: Statement) -> Query | None:
+    """The query that ``statement`` reads its rows from, if it has one."""
+    if isinstance(statement, CreateTableAs):
+        body = statement.body
+        return body if isinstance(body, Query) else body.query
+    query = getattr(statement, "query", None)
+    return query if isinstance(query, Query) else None
+
+
+def nested_entries(statement: Statement) -> list[Entry]:
+    """Entries of the statements nested in ``statement``'s query, innermost first."""
+    query = query_of(statement)
+    found: list[Entry] = []
+    for nested in query.nested if query else ():
+        found.extend(nested_entries(nested.statement))
+        entry = entry_of(nested.statement)
+        if entry is not None:
+            found.append(entry)
+    return found

@@ -1,0 +1,137 @@
+"""The catalog's files: one ``.sql`` file an entry, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import unquote
+
+from thano_assets.catalog.entries import Entry, EntryKind
+
+# Characters that some file system forbids; the rest of Unicode stays readable.
+_UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]|^\.')
+
+
+def _file_name(name: str) -> str:
+    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", name) + ".sql"
+
+
+class Catalog:
+    """The entries under one folder (``statements/`` of a workspace).
+
+    Names are looked up without regard to case, as DuckDB does; the spelling of the file is kept.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def entries(self) -> list[Entry]:
+        """Every entry, ordered by kind and name."""
+        return [entry for kind in EntryKind for entry in self._of_kind(kind)]
+
+    def _of_kind(self, kind: EntryKind) -> Iterator[Entry]:
+        folder = self.root / kind.value
+        if not folder.is_dir():
+            return
+        for path in sorted(folder.glob("*.sql")):
+            if path.name.startswith("."):  # a temporary file of a writer that was killed
+                continue
+            try:
+                text = path.read_text(encoding="utf-8")
+            except FileNotFoundError:  # dropped by another process since the listing
+                continue
+            yield Entry(kind, unquote(path.stem), text)
+
+    def names(self, *kinds: EntryKind) -> list[str]:
+        """The names of the entries of ``kinds`` (all, where none is given), sorted."""
+        found: list[str] = []
+        for kind in kinds or EntryKind:
+            folder = self.root / kind.value
+            if folder.is_dir():
+                found.extend(unquote(p.stem) for p in folder.glob("*.sql") if not p.name.startswith("."))
+        return sorted(found)
+
+    def relation(self, name: str) -> Entry | None:
+        """The entry that makes the warehouse table ``name``, if there is one."""
+        for kind in EntryKind:
+            if kind.is_relation and (entry := self.get(kind, name)):
+                return entry
+        return None
+
+    def model(self, name: str) -> Entry | None:
+        """The entry that makes the model ``name``, if there is one."""
+        return self.get(EntryKind.MODEL, name)
+
+    def get(self, kind: EntryKind, name: str) -> Entry | None:
+        """The entry of that kind and name, ``None`` where there is none."""
+        path = self._find(kind, name)
+        if path is None:
+            return None
+        try:
+            return Entry(kind, unquote(path.stem), path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def _find(self, kind: EntryKind, name: str) -> Path | None:
+        folder = self.root / kind.value
+        exact = folder / _file_name(name)
+        if exact.is_file():
+            return exact
+        if folder.is_dir():
+            wanted = exact.name.casefold()
+            for path in folder.glob("*.sql"):
+                if path.name.casefold() == wanted:
+                    return path
+        return None
+
+    def put(self, entry: Entry) -> Callable[[], None]:
+        """Keep ``entry`` in place of whatever had its name; returns what undoes it.
+
+        The undo leaves the file alone where somebody else has written it since.
+        """
+        replaced = [
+            (path, path.read_text(encoding="utf-8"))
+            for kind in EntryKind
+            if kind is entry.kind or (kind.is_relation and entry.kind.is_relation)
+            if (path := self._find(kind, entry.name)) is not None
+        ]
+        target = self.root / entry.kind.value / _file_name(entry.name)
+        _write_atomically(target, entry.text)
+        for path, _ in replaced:
+            if path != target:
+                path.unlink(missing_ok=True)
+
+        def undo() -> None:
+            if not target.is_file() or target.read_text(encoding="utf-8") != entry.text:
+                return
+            if all(path != target for path, _ in replaced):
+                target.unlink(missing_ok=True)
+            for path, text in replaced:
+                _write_atomically(path, text)
+
+        return undo
+
+    def remove(self, kind: EntryKind, name: str) -> bool:
+        """Forget the entry; tells whether there was one."""
+        path = self._find(kind, name)
+        if path is None:
+            return False
+        path.unlink(missing_ok=True)
+        return True
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,8 @@
+"""From statements to assets: keys, edges, code versions, and the plan of what will be done."""
+
+from __future__ import annotations
+
+from thano_assets.graph.build import Graph, Node, NodeKind
+from thano_assets.graph.plan import Action, PlannedAsset, make_plan
+
+__all__ = ["Action", "Graph", "Node", "NodeKind", "PlannedAsset", "make_plan"]

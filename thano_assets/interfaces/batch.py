@@ -1,0 +1,166 @@
+"""Statements from files and how their results are shown on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from thano_assets.errors import ThanoError
+from thano_assets.interfaces.signals import was_stopped
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from thano_assets.session import Result, Session
+    from thano_assets.sql import Statement
+
+# Quoted text is matched first, so that comment marks inside it stay.
+_QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+
+
+class Script:
+    """The statements of one file, of standard input, or given as text (then without a name)."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text
+
+    @classmethod
+    def read(cls, name: str) -> Script:
+        """Read a file, or standard input for ``-``; a file that cannot be read is a usage error."""
+        if name == "-":
+            return cls("standard input", sys.stdin.read())
+        try:
+            return cls(name, Path(name).read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            raise click.UsageError(f"there is no file {name}.") from None
+        except IsADirectoryError:
+            raise click.UsageError(f"{name} is a folder; name the .sql files in it.") from None
+        except UnicodeDecodeError as error:
+            raise click.UsageError(
+                f"{name} is not UTF-8 text (byte {error.start:,}); save it as UTF-8."
+            ) from None
+        except OSError as error:
+            raise click.UsageError(f"{name} cannot be read: {error.strerror}.") from None
+
+    def statements(self, session: Session) -> list[Statement]:
+        """The statements of the text, checked; an error in one names the file."""
+        with self.named_in_errors():
+            return session.parse(self.text)
+
+    @contextlib.contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Say, before an error goes on its way, in which file it is."""
+        try:
+            yield
+        except ThanoError as error:
+            if self.name:
+                place = f", line {error.line}" if error.line else ""
+                click.echo(f"In {self.name}{place}:", err=True)
+            raise
+
+
+class Terminal:
+    """Shows results: rows as tables on standard output, what is said about them on standard error."""
+
+    def __init__(self) -> None:
+        from thano_assets.interfaces.render import RichProgress, console_for
+
+        self.console: Console = console_for(sys.stdout)
+        self.progress = RichProgress()
+
+    def show(self, result: Result, max_rows: int | None) -> None:
+        """The rows (``None``: all of them), then warnings and summary."""
+        from thano_assets.interfaces.render import count, show_table
+
+        rows = result.table if max_rows is None else result.head(max_rows)
+        if rows is not None:
+            show_table(rows, self.console, result.row_count)
+        # The table's own last line already has the number of rows.
+        counted = rows is not None and result.summary == count(result.row_count or 0, "row")
+        self.say(result, summary=not counted)
+
+    def say(self, result: Result, summary: bool = True) -> None:
+        """The warnings that were not yet shown while the statement ran, and the summary line."""
+        # The two streams often end in one terminal or one log: keep their order.
+        sys.stdout.flush()
+        for warning in result.warnings:
+            self.progress.warning(warning)
+        # The next statement may warn of the same thing again.
+        self.progress.warned.clear()
+        if summary and result.summary:
+            click.echo(result.summary, err=True)
+
+
+class Runner:
+    """Runs scripts and shows each statement, its progress, its rows and its summary."""
+
+    def __init__(self, session: Session, terminal: Terminal, *, max_rows: int | None) -> None:
+        self.session = session
+        self.terminal = terminal
+        self.console = terminal.console
+        self.max_rows = max_rows
+
+    def run(self, scripts: Sequence[Script]) -> None:
+        """Run everything; raises the first :class:`ThanoError` after saying where it happened."""
+        from rich.text import Text
+
+        from thano_assets.interfaces.render import count, duration
+
+        parsed = [(script, script.statements(self.session)) for script in scripts]
+        work = [(script, statement) for script, statements in parsed for statement in statements]
+        if not work:
+            click.echo(
+                "There is no statement in " + ", ".join(script.name for script in scripts) + ".", err=True
+            )
+            return
+        started = time.monotonic()
+        for number, (script, statement) in enumerate(work, 1):
+            where = f"{script.name}:{statement.place[0]}"
+            self._head(statement, f"{number}/{len(work)}", where)
+            try:
+                result = self.session.execute_statement(statement)
+            except (KeyboardInterrupt, Exception) as error:
+                if was_stopped(error):
+                    raise KeyboardInterrupt(
+                        f"Stopped in statement {number} of {len(work)} ({statement.kind}, {where}). "
+                        "What was finished before it is kept; nothing of it is left half done."
+                    ) from error
+                sys.stdout.flush()
+                left = len(work) - number
+                rest = f"; the {left} after it did not run" if left else ""
+                which = f"Statement {number} of {len(work)} ({statement.kind}, {where})"
+                click.echo(f"{which} failed{rest}.", err=True)
+                raise
+            self.terminal.show(result, self.max_rows)
+        spent = duration(time.monotonic() - started)
+        self.console.print(Text(f"\n{count(len(work), 'statement')} done in {spent}.", style="bold green"))
+
+    def _head(self, statement: Statement, label: str, where: str) -> None:
+        from rich.text import Text
+
+        mark = f"[{label}] "
+        room = self.console.width - len(mark) - len(where) - 2
+        self.console.print(
+            Text.assemble(
+                "" if label.startswith("1/") else "\n",
+                (mark, "bold cyan"),
+                (one_line(statement.text, room), "bold"),
+                (f"  {where}", "dim"),
+            ),
+            soft_wrap=True,
+        )
+
+
+def one_line(statement: str, width: int) -> str:
+    """A statement on one line of at most ``width`` characters (30 at least): comments and line breaks out."""
+    line = " ".join(_QUOTED_OR_COMMENT.sub(lambda match: match[1] or " ", statement).split())
+    width = max(width, 30)
+    return line if len(line) <= width else line[: width - 1] + "…"

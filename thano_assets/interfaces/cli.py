@@ -1,0 +1,403 @@
+"""The command line: ``thano init | run | sql | plan | ui | doctor``.
+
+Only Click is imported until a command needs more, so that ``thano --help`` answers at once.
+Rows go to standard output, everything said about them to standard error.
+Exit codes: 0 all well, 1 a statement failed, 2 the command was misused, 130 stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from thano_assets import __version__
+from thano_assets.errors import ThanoError
+from thano_assets.interfaces.batch import Runner, Script, Terminal
+from thano_assets.interfaces.formats import DATA_FORMATS, SUFFIXES
+from thano_assets.interfaces.signals import stoppable, was_stopped
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from thano_assets.resources.workspace import Workspace
+    from thano_assets.session import Result, Session
+
+STOPPED = 130
+#: Rows of a result that a table shows unless told otherwise.
+TABLE_ROWS = 40
+RUN_ROWS = 10
+
+
+class Group(click.Group):
+    """A command group that turns exceptions into sentences and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands in the order in which a newcomer meets them."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a traceback is shown only with ``-v``."""
+        # Made here, so that `thano sql -v` speaks of the same settings as `thano -v sql`.
+        ctx.ensure_object(Settings)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            self._stopped(ctx, str(stop))
+        except BrokenPipeError:
+            # The reader of our output went away (``| head``): nobody is left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if was_stopped(error):
+                self._stopped(ctx)
+            self._failed(ctx, error)
+
+    def _stopped(self, ctx: click.Context, words: str = "") -> NoReturn:
+        click.echo(words or "Stopped. Nothing is left half done.", err=True)
+        ctx.exit(STOPPED)
+
+    def _failed(self, ctx: click.Context, error: Exception) -> NoReturn:
+        from thano_assets.interfaces.render import console_for, show_error
+
+        verbose = ctx.ensure_object(Settings).verbose
+        if verbose:
+            import traceback
+
+            traceback.print_exception(error, file=sys.stderr)
+        if isinstance(error, ThanoError):
+            show_error(error, console_for(sys.stderr))
+        else:
+            words = f"error: unexpected {type(error).__name__}: {error}"
+            click.echo(words if verbose else f"{words} (`thano -v …` shows where it came from)", err=True)
+        ctx.exit(1)
+
+
+class Settings:
+    """What the options before the command say."""
+
+    def __init__(self) -> None:
+        self.workspace: str | None = None
+        self.verbose = False
+
+    def open_workspace(self) -> Workspace:
+        """The workspace that ``-w``, THANO_WORKSPACE or the current folder names, made if it is not there."""
+        from thano_assets.resources.workspace import Workspace
+
+        return Workspace.open(self.workspace)
+
+
+pass_settings = click.make_pass_decorator(Settings, ensure=True)
+
+
+def _workspace_given(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Settings).workspace = value
+
+
+def _verbose_given(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(Settings).verbose = True
+
+
+def common_options(command: Any) -> Any:
+    """``-w`` and ``-v``, understood before and after the command's name."""
+    command = click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_verbose_given,
+        help="Show the logs of Dagster and MLflow, and tracebacks.",
+    )(command)
+    return click.option(
+        "-w",
+        "--workspace",
+        metavar="DIR",
+        expose_value=False,
+        callback=_workspace_given,
+        help="The workspace folder [default: $THANO_WORKSPACE, else the nearest folder upward with a "
+        "thano.toml, else ./workspace].",
+    )(command)
+
+
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  thano run tutorials/text_classification.sql
+  thano sql "SELECT count(*) FROM movie_review_test"
+  thano sql "LIST MODEL" --format json
+  thano plan tutorials/text_classification.sql
+  thano ui""",
+)
+@click.version_option(__version__, prog_name="thano", message="%(prog)s %(version)s")
+@common_options
+def cli() -> None:
+    """Train, judge and use text classifiers with SQL statements, each one a Dagster asset."""
+
+
+@cli.command(
+    short_help="Make a workspace.",
+    epilog="""\b
+Examples:
+  thano init                 make ./workspace
+  thano init reviews         make ./reviews""",
+)
+@click.argument("directory", required=False, type=click.Path(file_okay=False))
+@common_options
+@pass_settings
+def init(settings: Settings, directory: str | None) -> None:
+    """Make a workspace: the folder that holds data, statements, tables, models and runs."""
+    if directory is not None:
+        settings.workspace = directory
+    workspace = settings.open_workspace()
+    root = Path(workspace.root)
+    with contextlib.suppress(ValueError):
+        root = root.relative_to(Path.cwd())
+    click.echo(f"The workspace {workspace.root} is ready.")
+    click.echo(
+        f"  put files that COPY reads into {root / 'data'}{os.sep}; settings are in {root / 'thano.toml'}"
+    )
+    option = "" if str(root) in (".", "workspace") else f"-w {root} "
+    click.echo(f"  then: thano {option}sql \"COPY reviews FROM 'reviews.csv'\"")
+
+
+@cli.command(
+    short_help="Run the statements of files in order.",
+    epilog="""\b
+Examples:
+  thano run tutorials/text_classification.sql
+  thano run load.sql train.sql --force""",
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE.sql…", type=click.Path(allow_dash=True))
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Do every statement, also where nothing has changed since the last time; this version always does.",
+)
+@click.option(
+    "--max-rows",
+    type=click.IntRange(min=0),
+    default=RUN_ROWS,
+    show_default=True,
+    metavar="N",
+    help="Rows shown of each result; 0 shows all.",
+)
+@common_options
+@pass_settings
+def run(settings: Settings, files: tuple[str, ...], force: bool, max_rows: int) -> None:
+    """Run the statements of files in order and show each one's progress, first rows and summary.
+
+    All files are read and parsed before the first statement runs. The first error stops the run; what was
+    finished before it is kept. `-` reads standard input.
+    """
+    scripts = [Script.read(name) for name in files]
+    terminal = Terminal()
+    with stoppable(), open_session(settings, terminal) as session:
+        Runner(session, terminal, max_rows=max_rows or None).run(scripts)
+
+
+@cli.command(
+    short_help="Run statements and print their rows.",
+    epilog="""\b
+Examples:
+  thano sql "SELECT * FROM movie_review_train LIMIT 5"
+  thano sql "LIST THANOSQL MODEL"
+  thano sql "SELECT * FROM movie_review_test" -o reviews.parquet
+  echo "LIST TABLE" | thano sql - --format json""",
+)
+@click.argument("text", metavar="STATEMENTS")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", *DATA_FORMATS]),
+    help="table fits rows to the terminal; the others give the last statement's rows whole, and nothing else "
+    "[default: from the ending of -o, else table].",
+)
+@click.option(
+    "-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write the rows to a file."
+)
+@click.option(
+    "--max-rows",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help=f"At most so many rows; 0 means all [default: {TABLE_ROWS} in a table, all elsewhere].",
+)
+@common_options
+@pass_settings
+def sql(settings: Settings, text: str, format_: str | None, output: str | None, max_rows: int | None) -> None:
+    """Run statements given as text and print the rows; `-` reads them from standard input."""
+    format_ = format_ or (SUFFIXES.get(Path(output).suffix.lower(), "csv") if output else "table")
+    if format_ == "parquet" and output is None and sys.stdout.isatty():
+        raise click.UsageError("Parquet is binary; name a file with -o, or send it on through a pipe.")
+    if output is not None and not Path(output).absolute().parent.is_dir():
+        raise click.UsageError(f"the folder of {output} does not exist; make it first.")
+    statements = sys.stdin.read() if text == "-" else text
+    terminal = Terminal()
+    with stoppable(), open_session(settings, terminal) as session:
+        if format_ == "table" and output is None:
+            for result in session.run(statements):
+                terminal.show(result, TABLE_ROWS if max_rows is None else max_rows or None)
+            return
+        last: Result | None = None
+        for last in session.run(statements):
+            terminal.say(last)
+    if last is None:
+        return
+    if last.table is None:
+        if output is not None:
+            click.echo(f"{last.kind} gives no rows, so {output} was not written.", err=True)
+        return
+    table = last.table.slice(0, max_rows) if max_rows else last.table
+    _deliver(table, format_, output)
+
+
+@cli.command(
+    short_help="Show what running would do, and why.",
+    epilog="""\b
+Examples:
+  thano plan tutorials/text_classification.sql
+  thano plan "PREDICT USING tutorial_text_classification OPTIONS (text_col='review')
+              AS SELECT * FROM movie_review_test" """,
+)
+@click.argument("target", metavar="FILE.sql|STATEMENTS")
+@click.option(
+    "--format", "format_", type=click.Choice(["table", *DATA_FORMATS[:3]]), default="table", show_default=True
+)
+@common_options
+@pass_settings
+def plan(settings: Settings, target: str, format_: str) -> None:
+    """Show what running would do, asset by asset and why, without doing it."""
+    looks_like_a_path = len(target.split()) == 1 and (target.endswith(".sql") or "/" in target)
+    script = (
+        Script.read(target) if target == "-" or looks_like_a_path or _is_file(target) else Script("", target)
+    )
+    terminal = Terminal()
+    with stoppable(), open_session(settings, terminal) as session, script.named_in_errors():
+        result = session.plan(script.text)
+    if format_ == "table":
+        terminal.show(result, None)
+    else:
+        terminal.say(result)
+        if result.table is not None:
+            _deliver(result.table, format_, None)
+
+
+@cli.command(
+    short_help="Start the web pages of Dagster and MLflow.",
+    epilog="""\b
+Examples:
+  thano ui
+  thano ui --port 3100 --no-browser""",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Dagster's port [default: 3000 or a free one].",
+)
+@click.option(
+    "--mlflow-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="MLflow's port [default: 5000 or a free one].",
+)
+@click.option("--no-browser", is_flag=True, help="Do not open a browser.")
+@common_options
+@pass_settings
+def ui(settings: Settings, port: int | None, mlflow_port: int | None, no_browser: bool) -> None:
+    """Start Dagster's and MLflow's web pages for the workspace; Ctrl-C stops both."""
+    from thano_assets.interfaces.ui import serve
+
+    workspace = settings.open_workspace()
+    with stoppable():
+        code = serve(
+            workspace,
+            port=port,
+            mlflow_port=mlflow_port,
+            browser=not no_browser,
+            verbose=settings.verbose,
+            say=click.echo,
+        )
+    click.get_current_context().exit(code)
+
+
+@cli.command(
+    short_help="Check this machine and the workspace.",
+    epilog="""\b
+Examples:
+  thano doctor
+  thano doctor --format json""",
+)
+@click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@common_options
+@pass_settings
+def doctor(settings: Settings, format_: str) -> None:
+    """Check versions, processor, memory, disk, base models, data sets and the workspace, and say what to do.
+
+    The exit code is 1 only if something keeps statements from running.
+    """
+    from thano_assets.interfaces import doctor as checks
+
+    with stoppable():
+        sound = checks.main(settings.workspace, format_)
+    click.get_current_context().exit(0 if sound else 1)
+
+
+# ---------------------------------------------------------------- what commands share
+
+
+def _is_file(name: str) -> bool:
+    """``Path(name).is_file()`` for any text, also one too long to be a file name."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def open_session(settings: Settings, terminal: Terminal) -> Iterator[Session]:
+    """A session on the chosen workspace that reports to the terminal, closed afterwards."""
+    from thano_assets.session import Session
+
+    workspace = settings.open_workspace()
+    with Session(workspace, progress=terminal.progress, verbose=settings.verbose) as session:
+        yield session
+
+
+def _deliver(table: pa.Table, format_: str, output: str | None) -> None:
+    """Write rows, and only rows, to a file or standard output."""
+    from thano_assets.interfaces import formats
+
+    if output is None:
+        if format_ == "parquet":
+            formats.write(table, format_, sys.stdout.buffer)
+        else:
+            formats.write(table, format_, sys.stdout)
+        return
+    if format_ == "table":
+        from thano_assets.interfaces.render import console_for, show_table
+
+        with Path(output).open("w", encoding="utf-8") as file:
+            show_table(table, console_for(file))
+    else:
+        formats.write_file(table, format_, Path(output))
+    click.echo(f"{table.num_rows:,} rows written to {output}.", err=True)
+
+
+def main() -> None:
+    """Console script ``thano``."""
+    cli(prog_name="thano")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""A result's rows as data: CSV, JSON, Markdown and Parquet, complete and without decoration.
+
+Text formats are written batch by batch, so the text of a large result is never held as a whole.
+Values that a format has no word for keep their meaning: lists, maps and structs become JSON in CSV, a date is
+its ISO text in JSON, a number that JSON cannot say (NaN, infinity) is ``null`` there.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DATA_FORMATS = ("csv", "json", "markdown", "parquet")
+
+#: File name endings from which ``-o FILE`` takes its format.
+SUFFIXES = {
+    ".csv": "csv",
+    ".json": "json",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".parquet": "parquet",
+    ".txt": "table",
+}
+
+_BATCH_ROWS = 4096
+
+
+def plain(value: Any) -> Any:
+    """``value`` as Arrow gives it, in words that JSON has (maps become objects, dates ISO text)."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, decimal.Decimal):
+        return float(value) if value.is_finite() else None
+    if isinstance(value, (dt.datetime, dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return str(value)
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).hex()
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        # Arrow gives a map as a list of (key, value) pairs; no other type yields tuples inside a list.
+        if value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
+            return {key_text(key): plain(item) for key, item in value}
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def key_text(key: Any) -> str:
+    """A map's key as the text that a JSON object needs."""
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    return str(plain(key))
+
+
+def scalar_text(value: Any) -> str:
+    """One value as the text of a CSV or Markdown cell; NULL is the empty text."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (float, decimal.Decimal)):
+        return str(value)
+    if isinstance(value, dt.datetime):
+        return value.isoformat(sep=" ")
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(plain(value), ensure_ascii=False)
+    return str(plain(value))
+
+
+def rows(table: pa.Table) -> Iterator[list[Any]]:
+    """The rows of ``table`` as Python values, read in batches of a few thousand."""
+    for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
+        columns = [column.to_pylist() for column in batch.columns]
+        for at in range(batch.num_rows):
+            yield [column[at] for column in columns]
+
+
+def write_csv(table: pa.Table, out: IO[str]) -> None:
+    """RFC 4180 with a header line and ``\\n`` ends; NULL is an empty field, the empty text ``""``."""
+    out.write(",".join(_csv_field(name) for name in table.column_names) + "\n")
+    for row in rows(table):
+        line = ",".join("" if value is None else _csv_field(scalar_text(value)) for value in row)
+        # A row of one NULL would be a blank line, which readers skip.
+        out.write((line or '""') + "\n")
+
+
+def write_json(table: pa.Table, out: IO[str]) -> None:
+    """A JSON array with one object a row, one row a line."""
+    names = _unique(table.column_names)
+    out.write("[")
+    separator = "\n"
+    for row in rows(table):
+        record = {name: plain(value) for name, value in zip(names, row, strict=True)}
+        out.write(separator + json.dumps(record, ensure_ascii=False, allow_nan=False))
+        separator = ",\n"
+    out.write("\n]\n" if table.num_rows else "]\n")
+
+
+def write_markdown(table: pa.Table, out: IO[str]) -> None:
+    """A GitHub-flavoured table; bars are escaped and line breaks become ``<br>``."""
+    out.write("| " + " | ".join(_markdown_cell(name) for name in table.column_names) + " |\n")
+    out.write(
+        "|" + "|".join(" ---: " if is_number(field.type) else " --- " for field in table.schema) + "|\n"
+    )
+    for row in rows(table):
+        out.write("| " + " | ".join(_markdown_cell(scalar_text(value)) for value in row) + " |\n")
+
+
+def write_parquet(table: pa.Table, out: IO[bytes]) -> None:
+    """One Parquet file with the result's own types, Zstandard-compressed."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, out, compression="zstd")
+
+
+def write(table: pa.Table, format: str, out: IO[str] | IO[bytes]) -> None:
+    """Write ``table`` in one of :data:`DATA_FORMATS`; Parquet wants a binary stream, the rest text."""
+    writers: dict[str, Callable[[pa.Table, Any], None]] = {
+        "csv": write_csv,
+        "json": write_json,
+        "markdown": write_markdown,
+        "parquet": write_parquet,
+    }
+    writers[format](table, out)
+
+
+def write_file(table: pa.Table, format: str, path: Path) -> None:
+    """Write to a hidden file beside ``path`` and exchange it, so a reader never meets half a file."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        if format == "parquet":
+            with beside.open("wb") as binary:
+                write(table, format, binary)
+        else:
+            with beside.open("w", encoding="utf-8", newline="") as text:
+                write(table, format, text)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def is_number(arrow_type: pa.DataType) -> bool:
+    """Whether a column of this type is right-aligned."""
+    import pyarrow.types as types
+
+    return bool(types.is_integer(arrow_type) or types.is_floating(arrow_type) or types.is_decimal(arrow_type))
+
+
+def _csv_field(text: str) -> str:
+    if text == "" or any(mark in text for mark in ',"\n\r') or text != text.strip():
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _markdown_cell(text: str) -> str:
+    text = text.replace("\\", "\\\\").replace("|", "\\|")
+    return "<br>".join(text.splitlines())
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Column names made distinct (``a``, ``a_1``), since a JSON object has each key once."""
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        candidate, number = name, 0
+        while candidate in taken:
+            number += 1
+            candidate = f"{name}_{number}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique

@@ -1,0 +1,340 @@
+"""The magics ``%thanosql`` and ``%%thanosql``: statements in a notebook cell, a pandas DataFrame back.
+
+``%load_ext thano_assets`` loads them. One session serves the kernel, so a model is loaded once. Progress is
+one output that changes in place; what keeps outputs (a saved notebook, nbclient) keeps its last state only.
+An error fails the cell with one sentence and a caret instead of a traceback.
+"""
+
+from __future__ import annotations
+
+import atexit
+import html
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
+from IPython.display import DisplayHandle
+
+from thano_assets.errors import ThanoError
+from thano_assets.interfaces.render import Meter, RichProgress, duration
+from thano_assets.interfaces.signals import was_stopped
+from thano_assets.progress import Progress, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from thano_assets.session import Result, Session
+
+_ASSIGNMENT = re.compile(r"\s*([^\W\d]\w*)\s*(?:=\s*)?<<(?=\s|$)")
+_SETTING = re.compile(r"\s*(api_token|workspace|engine_url)\s*=\s*(.*)", re.IGNORECASE | re.DOTALL)
+_ADDRESS = re.compile(r"\s*(?:wss?|https?)://\S+\s*$", re.IGNORECASE)
+
+_HELP = """\
+%%thanosql            statements in a cell; the last one's rows come back as a DataFrame
+%thanosql STATEMENT   one line; `df = %thanosql SELECT …` keeps the rows
+name << STATEMENT     keeps the rows in `name` instead of showing them (line or cell)
+%thanosql workspace=PATH   works in another workspace from here on"""
+
+
+class StatementError(Exception):
+    """A statement failed. Shown as its sentence with a caret, without a traceback.
+
+    Attributes:
+        error: the engine's error, with ``code``, ``line``, ``column`` and ``hint``.
+        code: the error's stable name.
+    """
+
+    def __init__(self, error: ThanoError) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.code = error.code
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback."""
+        return self.error.pretty().splitlines()
+
+
+class StatementStopped(KeyboardInterrupt):
+    """The kernel was interrupted while a statement ran. Shown as one sentence."""
+
+    def __init__(self) -> None:
+        super().__init__("Stopped. What was finished before is kept; nothing is left half done.")
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+@magics_class
+class ThanoMagics(Magics):
+    """``%thanosql`` and ``%%thanosql``, with one session for the kernel."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.workspace: str | None = None
+        self._session: Session | None = None
+        self._progress = _CurrentCell()
+
+    @no_var_expand
+    @line_cell_magic
+    def thanosql(self, line: str, cell: str | None = None) -> pd.DataFrame | None:
+        """Run ThanoSQL statements; the last one's rows come back as a DataFrame.
+
+        %thanosql API_TOKEN=…, and an engine address, are accepted: the engine is this machine's own.
+        """
+        try:
+            return self._answer(line, cell)
+        except (KeyboardInterrupt, Exception) as error:
+            if was_stopped(error):
+                raise StatementStopped from None
+            if isinstance(error, ThanoError):
+                raise StatementError(error) from None
+            raise
+
+    def close(self) -> None:
+        """Close the session; the next statement opens another."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def session(self) -> Session:
+        """The kernel's session, opened at the first statement."""
+        if self._session is None:
+            from thano_assets.session import Session
+
+            self._session = Session(self.workspace, progress=self._progress)
+        return self._session
+
+    def _answer(self, line: str, cell: str | None) -> pd.DataFrame | None:
+        if cell is None:
+            if not line.strip():
+                print(_HELP)
+                return None
+            if self._is_setting(line):
+                return None
+        name, rest = _assignment(line)
+        # The cell's own lines are counted from 1 when nothing but `name <<` stands beside the magic.
+        text = rest if cell is None else cell if not rest.strip() else f"{rest}\n{cell}"
+        if name is None and cell is not None and not rest.strip():
+            name, text = _assignment(text)
+        result = self._run(text)
+        frame = None if result is None or result.table is None else result.df()
+        if name is not None:
+            assert self.shell is not None
+            self.shell.user_ns[name] = frame
+            return None
+        return frame
+
+    def _run(self, text: str) -> Result | None:
+        """Run every statement, telling of each; returns the last result."""
+        progress = self._progress.cell = progress_for(self.shell)
+        last = None
+        with progress.shown():
+            for last in self.session().run(text):
+                for warning in last.warnings:
+                    progress.warning(warning)
+                if last.summary:
+                    progress.summary(last.summary)
+        return last
+
+    def _is_setting(self, line: str) -> bool:
+        """Deal with ``API_TOKEN=…``, ``workspace=…`` or an address; False where the line is a statement."""
+        if _ADDRESS.match(line):
+            print("Noted, and not needed: statements run in this machine's own engine, not at an address.")
+            return True
+        setting = _SETTING.match(line)
+        if setting is None:
+            return False
+        key, value = setting[1].lower(), setting[2].strip().strip("'\"")
+        if key == "workspace":
+            self.close()
+            self.workspace = str(Path(value).expanduser()) if value else None
+            print(f"Workspace: {self.session().workspace.root}")
+        elif key == "api_token":
+            print("No token is needed: statements run in this machine's own engine. The token was not kept.")
+        else:
+            print("Noted, and not needed: statements run in this machine's own engine, not at an address.")
+        return True
+
+
+def _assignment(text: str) -> tuple[str | None, str]:
+    """Split ``name << statement``; the name is ``None`` where there is none.
+
+    What was cut off is replaced by blanks, so that places in the rest stay those of the whole.
+    """
+    match = _ASSIGNMENT.match(text)
+    if match is None:
+        return None, text
+    return match[1], re.sub(r"[^\n]", " ", match[0]) + text[match.end() :]
+
+
+# ---------------------------------------------------------------- progress
+
+
+class CellProgress(Progress):
+    """What one cell shows; the base for a terminal and for a notebook."""
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Around all statements of one cell."""
+        yield
+
+    def summary(self, text: str) -> None:
+        """The one-line summary of a statement."""
+        print(text)
+
+
+class _CurrentCell(Progress):
+    """The kernel's one session reports here; what it says goes to the cell that runs."""
+
+    def __init__(self) -> None:
+        self.cell = CellProgress()
+
+    def message(self, text: str) -> None:
+        self.cell.message(text)
+
+    def warning(self, text: str) -> None:
+        self.cell.warning(text)
+
+    @contextmanager
+    def task(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Task]:
+        with self.cell.task(label, total, unit) as task:
+            yield task
+
+
+class TerminalProgress(RichProgress, CellProgress):
+    """For IPython in a terminal: the command line's own bars."""
+
+
+class NotebookProgress(CellProgress):
+    """One display that is updated in place, a few times a second at most.
+
+    It appears with the first thing to say, so a SELECT leaves the cell with nothing but its rows and a line.
+    """
+
+    EVERY = 0.4
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[str, str]] = []
+        self._tasks: list[_NotebookMeter] = []
+        self._handle: DisplayHandle | None = None
+        self._drawn_at = 0.0
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._tasks.clear()
+            if self._lines or self._handle is not None:
+                self.draw()
+
+    def message(self, text: str) -> None:
+        self._lines.append(("message", text))
+        self.draw()
+
+    def warning(self, text: str) -> None:
+        # The engine tells of a warning while it runs, and the result repeats it.
+        if ("warning", text) not in self._lines:
+            self._lines.append(("warning", text))
+            self.draw()
+
+    def summary(self, text: str) -> None:
+        self._lines.append(("summary", text))
+        self.draw()
+
+    @contextmanager
+    def task(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Task]:
+        meter = _NotebookMeter(label, total, unit, self)
+        self._tasks.append(meter)
+        try:
+            yield meter
+        finally:
+            # By identity and leniently: `shown` clears the list when a statement fails.
+            self._tasks = [task for task in self._tasks if task is not meter]
+
+    def draw_soon(self) -> None:
+        """Draw unless that was done a moment ago."""
+        if time.monotonic() - self._drawn_at >= self.EVERY:
+            self.draw()
+
+    def draw(self) -> None:
+        """Show the present state in the cell's one output."""
+        self._drawn_at = time.monotonic()
+        bundle = {"text/plain": self.plain_text(), "text/html": self.html_text()}
+        if self._handle is None:
+            self._handle = DisplayHandle()
+            self._handle.display(bundle, raw=True)
+        else:
+            self._handle.update(bundle, raw=True)
+
+    def plain_text(self) -> str:
+        """The state for front ends without HTML."""
+        lines = [f"warning: {text}" if kind == "warning" else text for kind, text in self._lines]
+        return "\n".join([*lines, *(task.line() for task in self._tasks)])
+
+    def html_text(self) -> str:
+        """The state with bars; everything that comes from data or users is escaped."""
+        styles = {"message": "opacity:.65", "warning": "color:#b45309", "summary": ""}
+        parts = []
+        for kind, text in self._lines:
+            words = f"warning: {text}" if kind == "warning" else text
+            parts.append(f'<div style="{styles[kind]}">{html.escape(words)}</div>')
+        parts.extend(task.bar() for task in self._tasks)
+        return f'<div style="font-size:90%">{"".join(parts)}</div>'
+
+
+class _NotebookMeter(Meter):
+    def __init__(self, label: str, total: int | None, unit: str, owner: NotebookProgress) -> None:
+        super().__init__(label, total, unit)
+        self._owner = owner
+
+    def changed(self) -> None:
+        self._owner.draw_soon()
+
+    def bar(self) -> str:
+        """A progress element and the figures beside it."""
+        share = "" if not self.total else f' value="{min(self.done, self.total)}" max="{self.total}"'
+        remaining = self.remaining()
+        words = [self.amount(), *self.words(), *([f"{duration(remaining)} left"] if remaining else [])]
+        return (
+            f'<div>{html.escape(self.label)} <progress{share} style="vertical-align:middle"></progress> '
+            f"{html.escape(' · '.join(words))}</div>"
+        )
+
+
+def progress_for(shell: InteractiveShell | None) -> CellProgress:
+    """The progress that fits: in-place output under a Jupyter kernel, terminal bars in IPython itself."""
+    return NotebookProgress() if getattr(shell, "kernel", None) is not None else TerminalProgress()
+
+
+# ---------------------------------------------------------------- loading
+
+_loaded: dict[int, ThanoMagics] = {}
+
+
+def load(shell: InteractiveShell) -> None:
+    """Register the magics with ``shell``; loading twice keeps the session that is there."""
+    if id(shell) in _loaded:
+        return
+    magics = ThanoMagics(shell)
+    shell.register_magics(magics)
+    _loaded[id(shell)] = magics
+    atexit.register(magics.close)
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Close the session and take the magics away again."""
+    magics = _loaded.pop(id(shell), None)
+    if magics is None:
+        return
+    atexit.unregister(magics.close)
+    magics.close()
+    registered: dict[str, dict[str, Any]] = shell.magics_manager.magics
+    for kind in ("line", "cell"):
+        with suppress(KeyError):
+            del registered[kind]["thanosql"]

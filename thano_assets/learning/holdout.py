@@ -1,0 +1,36 @@
+"""Which rows are held out to judge a model by."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows into those trained on and those held out, each class in its share.
+
+    About ``fraction`` of the rows are held out; every class keeps at least one row to train on, so a class of
+    one row is never held out. The same arguments give the same split.
+
+    Args:
+        labels: class indices, shape (N,).
+        fraction: share to hold out, in [0, 1).
+        seed: which rows.
+
+    Returns:
+        Row numbers to train on and row numbers held out, both ascending.
+    """
+    counts = np.bincount(labels)
+    wanted = counts * fraction
+    taken = np.minimum(np.floor(wanted).astype(np.int64), np.maximum(counts - 1, 0))
+    # Largest remainders first, until the whole share is reached; a class's last row stays.
+    missing = round(len(labels) * fraction) - int(taken.sum())
+    for place in np.argsort(-(wanted - np.floor(wanted)), kind="stable"):
+        if missing <= 0:
+            break
+        if wanted[place] > 0 and taken[place] + 1 < counts[place]:
+            taken[place] += 1
+            missing -= 1
+    rng = np.random.default_rng([seed, 7])
+    held = [rng.permutation(np.flatnonzero(labels == place))[:count] for place, count in enumerate(taken)]
+    rows = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
+    return np.setdiff1d(np.arange(len(labels)), rows), rows

@@ -1,0 +1,201 @@
+"""The optimisation itself: batches, steps, the loss curve, checkpoints, early stopping."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from ..progress import Progress
+from .checkpoint import Checkpoints
+from .device import autocast, token_budget
+from .encode import shuffled_batches
+from .optim import BestWeights, WeightAverage, parameter_groups, rate_factor
+from .recipes import Recipe
+from .settings import TrainingSettings
+
+Forward = Callable[[np.ndarray], torch.Tensor]
+OnMetrics = Callable[[dict[str, float], int], None]
+_LOGGED_POINTS = 60  # about how many points of the loss curve a training keeps
+
+
+@dataclass
+class Rows:
+    """What is trained on.
+
+    Attributes:
+        chosen: row numbers to train on, shape (N,).
+        lengths: tokens of every row, indexed by row number.
+        truth: class index of every row, int64, indexed by row number.
+        weights: weight of each class in the loss, or ``None``.
+    """
+
+    chosen: np.ndarray
+    lengths: np.ndarray
+    truth: np.ndarray
+    weights: torch.Tensor | None = None
+
+
+@dataclass
+class LoopState:
+    """Where a training stands; a checkpoint keeps it as JSON."""
+
+    step: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    best_loss: float = math.inf
+    bad_epochs: int = 0
+
+
+def balanced_weights(truth: np.ndarray, classes: int) -> torch.Tensor:
+    """Weight of each class, the inverse of its share, averaging 1 over the rows; shape (C,)."""
+    counts = np.bincount(truth, minlength=classes)
+    return torch.tensor(len(truth) / (classes * np.maximum(counts, 1)), dtype=torch.float32)
+
+
+def fit(
+    model: Any,
+    forward: Forward,
+    rows: Rows,
+    recipe: Recipe,
+    settings: TrainingSettings,
+    accelerator: Accelerator,
+    *,
+    precision: str,
+    checkpoints: Checkpoints,
+    progress: Progress,
+    judge: Callable[[], dict[str, float]] | None,
+    on_metrics: OnMetrics,
+) -> list[dict[str, float]]:
+    """Train ``model`` in place; the history of the loss is returned.
+
+    Args:
+        model: on its device already; its trainable parameters are trained.
+        forward: logits (B, C) of row numbers (B,), through ``model``.
+        rows: what to train on.
+        recipe: how fast.
+        settings: epochs, batch size, seed, early stopping.
+        accelerator: device, backward pass, clipping and the state to keep.
+        precision: ``'bf16'`` or ``'fp32'``.
+        checkpoints: where states are kept.
+        progress: is told about every step.
+        judge: loss and accuracy on the held-out rows, or ``None`` without any; asked after each epoch.
+        on_metrics: is told each point of the history.
+    """
+    steps_an_epoch = math.ceil(len(rows.chosen) / settings.batch_size)
+    total = steps_an_epoch * settings.epochs
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, recipe, recipe.learning_rate),
+        eps=recipe.adam_epsilon,
+        fused=all(parameter.is_floating_point() for parameter in model.parameters()),
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(total, recipe))
+    prepared = accelerator.prepare(optimizer)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    average, best = WeightAverage(trained), BestWeights(trained)
+    accelerator.register_for_checkpointing(schedule, average, best)
+    loss_of = torch.nn.CrossEntropyLoss(weight=rows.weights)
+    truth = torch.from_numpy(rows.truth)
+    averaged_from = math.floor(total * (1 - (0.0 if settings.early_stopping else recipe.average)))
+
+    budget = token_budget(accelerator.device)
+    state = LoopState(**(checkpoints.restore(accelerator) or {}))
+    every = max(1, total // _LOGGED_POINTS)
+
+    def note(point: dict[str, float]) -> None:
+        state.history.append({"step": state.step, "epoch": state.step / steps_an_epoch} | point)
+        on_metrics(point, state.step)
+
+    if state.step:
+        progress.message(f"Going on from step {state.step:,} of {total:,}")
+    with progress.task("Training", total=len(rows.chosen) * settings.epochs) as task:
+        epoch = state.step // steps_an_epoch
+        done = epoch * len(rows.chosen) + min(
+            (state.step % steps_an_epoch) * settings.batch_size, len(rows.chosen)
+        )
+        if done:
+            task.advance(done)
+        seen, clock = 0, time.monotonic()
+        while epoch < settings.epochs and not _stopped(state, settings):
+            batches = shuffled_batches(rows.lengths[rows.chosen], settings.batch_size, settings.seed, epoch)
+            model.train()
+            for batch in batches[state.step - epoch * steps_an_epoch :]:
+                chosen = rows.chosen[batch]
+                loss = 0.0
+                for part, share in _parts(chosen, rows, truth, budget):
+                    with autocast(accelerator.device, precision):
+                        logits = forward(part)
+                    target = truth[torch.from_numpy(part)].to(logits.device)
+                    piece = loss_of(logits.float(), target) * share
+                    accelerator.backward(piece)
+                    loss += float(piece.detach())
+                accelerator.clip_grad_norm_(trained, recipe.clip)
+                prepared.step()
+                rate = float(max(schedule.get_last_lr()))
+                schedule.step()
+                prepared.zero_grad()
+                state.step += 1
+                if state.step > averaged_from:
+                    average.update()
+                state.losses.append(loss)
+                seen += len(chosen)
+                recent = float(np.mean(state.losses[-every:]))
+                speed = seen / max(time.monotonic() - clock, 1e-9)
+                task.advance(len(chosen), loss=recent, rows_per_second=speed)
+                if state.step % every == 0 or state.step == total:
+                    note({"loss": recent, "learning_rate": rate, "rows_per_second": speed})
+                if state.step % steps_an_epoch:
+                    checkpoints.save(accelerator, vars(state))
+            epoch += 1
+            if epoch == settings.epochs:
+                average.apply()
+            if judge is not None:
+                before = time.monotonic()
+                figures = judge()
+                clock += time.monotonic() - before  # the time to judge is none of the training's speed
+                note({"eval_loss": figures["loss"], "eval_accuracy": figures["accuracy"]})
+                if settings.early_stopping:
+                    if figures["loss"] < state.best_loss:
+                        state.best_loss, state.bad_epochs = figures["loss"], 0
+                        best.keep()
+                    else:
+                        state.bad_epochs += 1
+            if epoch < settings.epochs:
+                checkpoints.save(accelerator, vars(state), now=True)
+    if settings.early_stopping:
+        best.apply()
+        if state.step < total:
+            progress.message(f"Stopped early after {epoch} of {settings.epochs} epochs")
+    return state.history
+
+
+def _parts(
+    chosen: np.ndarray, rows: Rows, truth: torch.Tensor, budget: int
+) -> Iterator[tuple[np.ndarray, float]]:
+    """A batch in parts of at most ``budget`` padded tokens, each with its share of the batch's mean loss.
+
+    The gradient of the whole is the sum of the parts', and the memory of a step that of one part, however
+    large the batch.
+    """
+    size = max(1, budget // int(rows.lengths[chosen].max()))
+    if size >= len(chosen):
+        yield chosen, 1.0
+        return
+    weigh = (
+        torch.ones(len(chosen))
+        if rows.weights is None
+        else rows.weights.cpu()[truth[torch.from_numpy(chosen)]]
+    )
+    for start in range(0, len(chosen), size):
+        part = slice(start, start + size)
+        yield chosen[part], float(weigh[part].sum() / weigh.sum())
+
+
+def _stopped(state: LoopState, settings: TrainingSettings) -> bool:
+    return bool(settings.early_stopping) and state.bad_epochs >= (settings.early_stopping or 0)

@@ -1,0 +1,131 @@
+"""What LIST answers: models, tables, base models and data sets, as rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thano_assets.assets.runtime import Runtime
+from thano_assets.catalog import Catalog, Entry
+from thano_assets.errors import UnknownModel, UnknownTable, did_you_mean
+from thano_assets.resources.warehouse import quote
+from thano_assets.sql.statements import ShowCreate
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from thano_assets.resources.registry import ModelVersion
+
+
+def listing(what: str, runtime: Runtime) -> pa.Table:
+    """The rows of ``LIST what``; ``what`` is MODEL, TABLE, THANOSQL MODEL or THANOSQL DATASET."""
+    match what:
+        case "MODEL":
+            return _models(runtime)
+        case "TABLE":
+            return _tables(runtime)
+        case "THANOSQL MODEL":
+            import pyarrow as pa
+
+            from thano_assets.resources.base_models import availability
+
+            return pa.Table.from_pylist(availability(runtime.workspace))
+        case _:
+            from thano_assets.resources.datasets import catalogue
+
+            return catalogue()
+
+
+def _models(runtime: Runtime) -> pa.Table:
+    import pyarrow as pa
+
+    versions = [
+        version
+        for name in runtime.registry.models()
+        if (version := runtime.registry.champion(name) or _newest(runtime, name)) is not None
+    ]
+    return pa.table(
+        {
+            "name": pa.array([v.name for v in versions], pa.string()),
+            "class_name": pa.array([v.tags.get("thano.class_name") for v in versions], pa.string()),
+            "last_updated_utc": pa.array([v.created for v in versions], pa.timestamp("ms")),
+            "version": pa.array([int(v.version) for v in versions], pa.int64()),
+            "aliases": pa.array([list(v.aliases) for v in versions], pa.list_(pa.string())),
+            "accuracy": pa.array([v.metrics.get("accuracy") for v in versions], pa.float64()),
+        }
+    )
+
+
+def _newest(runtime: Runtime, name: str) -> ModelVersion | None:
+    versions = runtime.registry.versions(name)
+    return max(versions, key=lambda version: int(version.version)) if versions else None
+
+
+def _tables(runtime: Runtime) -> pa.Table:
+    import pyarrow as pa
+
+    catalog = Catalog(runtime.workspace.statements)
+    tables = runtime.warehouse.tables()
+    entries = [catalog.relation(table.name) for table in tables]
+    return pa.table(
+        {
+            "table_name": pa.array([table.name for table in tables], pa.string()),
+            "rows": pa.array([table.rows for table in tables], pa.int64()),
+            "columns": pa.array([len(table.columns) for table in tables], pa.int64()),
+            "made_by": pa.array([_made_by(entry) for entry in entries], pa.string()),
+        }
+    )
+
+
+def _made_by(entry: Entry | None) -> str | None:
+    if entry is None:
+        return None
+    return " ".join(entry.text.split())[:200].rstrip("; ")
+
+
+def creation(statement: ShowCreate, catalog: Catalog, runtime: Runtime) -> pa.Table:
+    """The rows of SHOW CREATE: what made a model or a table, as ``item`` and ``value``.
+
+    Raises:
+        UnknownModel, UnknownTable: nothing of that name was made here.
+    """
+    import pyarrow as pa
+
+    name = statement.name
+    items: dict[str, str | None] = {}
+    if statement.what == "MODEL":
+        entry = catalog.model(name)
+        version = runtime.registry.resolve(name)
+        if entry is None and version is None:
+            raise UnknownModel(
+                f"There is no model {name}.", hint=did_you_mean(name, runtime.registry.models(), "models")
+            ).at(statement.source, statement.name_span.start, len(name))
+        if version is not None:
+            tags = version.tags
+            items = {
+                "statement": tags.get("thano.statement"),
+                "version": str(version.version),
+                **{name: str(value) for name, value in sorted(version.params.items())},
+                "training set": tags.get("thano.training_set"),
+                "data version": tags.get("thano.data_version"),
+                "base": tags.get("thano.base"),
+                "base source": tags.get("thano.base_source"),
+                "base revision": tags.get("thano.base_revision"),
+                "libraries": tags.get("thano.libraries"),
+                "dagster run": tags.get("dagster.run_id"),
+                "mlflow run": version.run_id,
+            }
+        elif entry is not None:
+            items = {"statement": entry.text.strip().rstrip(";").strip()}
+    else:
+        entry = catalog.relation(name)
+        if entry is None:
+            known = [table.name for table in runtime.warehouse.tables()]
+            raise UnknownTable(
+                f"No statement makes a table {name}.", hint=did_you_mean(name, known, "tables")
+            ).at(statement.source, statement.name_span.start, len(name))
+        items = {"statement": entry.text.strip().rstrip(";").strip(), "kind": entry.kind.value}
+        if runtime.warehouse.exists(name):
+            with runtime.warehouse.read() as connection:
+                items["data version"] = runtime.warehouse.fingerprint(connection, quote(name))
+    shown = {item: value for item, value in items.items() if value}
+    return pa.table({"item": list(shown), "value": list(shown.values())})

@@ -1,0 +1,491 @@
+"""Base models: which there are, where their weights come from, and whether they can be had now.
+
+Sources are tried in one order, and what was used is part of a model's identity:
+
+1. ``folder``: a Hugging Face folder inside the workspace (``models-cache/<hub id>`` for a catalogue name),
+2. ``cache``: the Hugging Face cache of this machine,
+3. ``hub``: the Hugging Face hub, asked once with a short time limit,
+4. ``package``: weights that an installed Python package carries.
+
+Only safetensors weights are taken and no code of a repository is run. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import (
+    BaseModelUnavailable,
+    PathRefused,
+    UnknownBaseModel,
+    UnsupportedStatement,
+    did_you_mean,
+)
+from ..progress import SILENT, Progress
+from . import hub
+from .packaged import (
+    CONVERSION,
+    PACKAGE,
+    PACKAGE_MODEL,
+    file_digest,
+    package_folder,
+    package_version,
+    packaged_config,
+    packaged_weights,
+    write_model,
+)
+
+if TYPE_CHECKING:
+    from .prebuilt import Prebuilt
+
+SOURCES = ("folder", "cache", "hub", "package")
+
+
+class ModelPlace(Protocol):
+    """The part of a workspace that is needed here."""
+
+    @property
+    def models_cache(self) -> Path:
+        """Folder of base models and converted weights."""
+
+    @property
+    def readable_folders(self) -> tuple[Path, ...]:
+        """Folders that statements may read files from."""
+
+
+@dataclass(frozen=True)
+class BaseModelInfo:
+    """One entry of the catalogue.
+
+    Attributes:
+        name: what a statement writes after USING.
+        class_name: the Transformers class that is trained.
+        hub_id: repository on the Hugging Face hub, ``None`` for what is no neural model.
+        hub_aliases: older names of the same repository, as they may lie in a cache.
+        shape: architecture in which the packaged weights serve this name; ``None`` where they do not.
+        size_mb: download size of the hub's weights.
+        purpose: ``'classify'``, ``'embed'`` or ``'table'``.
+        description: one line for a person.
+        max_length: tokens read by default where the name has a default of its own.
+    """
+
+    name: str
+    class_name: str
+    hub_id: str | None
+    description: str
+    purpose: str = "classify"
+    shape: str | None = None
+    size_mb: int | None = None
+    hub_aliases: tuple[str, ...] = ()
+    max_length: int | None = None
+
+    @property
+    def package(self) -> str | None:
+        """The Python package that can stand in for the hub."""
+        return PACKAGE if self.shape else None
+
+
+_CATALOGUE = (
+    BaseModelInfo(
+        "ElectraEn",
+        "ElectraForSequenceClassification",
+        "google/electra-small-discriminator",
+        "ELECTRA-Small, English (Clark et al. 2020)",
+        shape="electra",
+        size_mb=54,
+    ),
+    BaseModelInfo(
+        "ElectraKo",
+        "ElectraForSequenceClassification",
+        "monologg/koelectra-small-v3-discriminator",
+        "KoELECTRA-Small v3, Korean",
+        size_mb=57,
+    ),
+    BaseModelInfo(
+        "BertEn",
+        "BertForSequenceClassification",
+        "google-bert/bert-base-cased",
+        "BERT-Base cased, English (Devlin et al. 2019); train='head' trains on frozen embeddings",
+        shape="bert",
+        size_mb=436,
+        hub_aliases=("bert-base-cased",),
+        max_length=64,
+    ),
+    BaseModelInfo(
+        "AlbertEn",
+        "AlbertForSequenceClassification",
+        "albert/albert-base-v2",
+        "ALBERT-Base v2, English (Lan et al. 2020)",
+        size_mb=47,
+        hub_aliases=("albert-base-v2",),
+    ),
+    BaseModelInfo(
+        "AlbertKo",
+        "AlbertForSequenceClassification",
+        "kykim/albert-kor-base",
+        "ALBERT-Base, Korean",
+        size_mb=52,
+    ),
+    BaseModelInfo(
+        "SBERTEn",
+        "BertModel",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "Sentence embeddings, English; for CONVERT and SEARCH, not a classifier",
+        purpose="embed",
+        shape="bert",
+        size_mb=91,
+    ),
+    BaseModelInfo(
+        "SBERTKo",
+        "BertModel",
+        "snunlp/KR-SBERT-V40K-klueNLI-augSTS",
+        "Sentence embeddings, Korean; for CONVERT and SEARCH, not a classifier",
+        purpose="embed",
+        size_mb=467,
+    ),
+    BaseModelInfo(
+        "AutomlClassifier", "-", None, "Classifier of tables; not served by this version", purpose="table"
+    ),
+    BaseModelInfo(
+        "AutomlRegressor", "-", None, "Regression on tables; not served by this version", purpose="table"
+    ),
+)
+
+
+def catalogue() -> list[BaseModelInfo]:
+    """The base models that have a name of their own, in the order in which they are listed."""
+    return list(_CATALOGUE)
+
+
+@dataclass(frozen=True)
+class ResolvedBase:
+    """A base model of which the weights are certain.
+
+    Attributes:
+        name: what the statement said.
+        architecture: Transformers' model type (``electra``, ``bert``, …).
+        source: one of :data:`SOURCES`.
+        revision: commit on the hub; ``<version>+sha256:…`` of a package's weights; ``sha256:…`` of a folder.
+        hub_id: repository, where the weights come from one.
+        note: what a person should know about these weights, or ``None``.
+        max_length: tokens read by default where the base has a default of its own.
+    """
+
+    name: str
+    architecture: str
+    source: str
+    revision: str
+    hub_id: str | None = None
+    note: str | None = None
+    max_length: int | None = None
+    _folder: Callable[[Progress], Path] = field(repr=False, compare=False, default=lambda progress: Path())
+
+    @property
+    def identity(self) -> str:
+        """What a fingerprint needs: the same for the same weights in the same shape, wherever they lay."""
+        origin = {"folder": "folder", "package": PACKAGE}.get(self.source, self.hub_id)
+        return f"{origin}@{self.revision}:{self.architecture}"
+
+    def describe(self) -> str:
+        """One line that says what is used and where it is from."""
+        if self.source == "package":
+            return f"{self.name}: {PACKAGE_MODEL} in {self.architecture.upper()} shape from package {PACKAGE}"
+        if self.source == "folder":
+            return f"{self.name}: {self.architecture.upper()} from a folder ({self.revision[:19]})"
+        return f"{self.name}: {self.hub_id} ({self.source}, revision {self.revision[:12]})"
+
+    def folder(self, progress: Progress = SILENT) -> Path:
+        """The Hugging Face folder with configuration, safetensors and tokenizer; downloads or converts first.
+
+        Raises:
+            BaseModelUnavailable: a download broke off.
+        """
+        return self._folder(progress)
+
+
+def resolve(
+    name: str, *, quoted: bool = False, revision: str | None = None, workspace: ModelPlace
+) -> ResolvedBase:
+    """Find the weights of a base model; nothing is downloaded yet.
+
+    Args:
+        name: a catalogue name, a repository on the hub or a folder.
+        quoted: whether the statement had it in quotes; only then it may be a repository or a folder.
+        revision: commit, branch or tag on the hub; folder and package cannot serve one.
+        workspace: where base models are kept.
+
+    Raises:
+        UnknownBaseModel: no such name.
+        UnsupportedStatement: a catalogue name that is no text classifier.
+        PathRefused: a folder outside of the workspace.
+        BaseModelUnavailable: no source has it now; the sentence has each source and why.
+    """
+    info = next((entry for entry in _CATALOGUE if entry.name == name), None)
+    if info is None and not quoted:
+        names = [entry.name for entry in _CATALOGUE if entry.purpose == "classify"]
+        hint = did_you_mean(name, names, "base models")
+        raise UnknownBaseModel(
+            f"There is no base model {name}.",
+            hint=f"{hint} A repository of the hub or a folder is written in quotes." if hint else None,
+        )
+    if info is not None and info.purpose != "classify":
+        kind = "makes embeddings and" if info.purpose == "embed" else "works on tables and"
+        raise UnsupportedStatement(
+            f"{name} {kind} cannot be trained as a text classifier.",
+            hint="USING ElectraEn or BertEn trains one.",
+        )
+    tried: dict[str, str] = {}
+    for source in SOURCES:
+        found = _SEARCH[source](name, info, revision, workspace)
+        if isinstance(found, ResolvedBase):
+            return found
+        tried[source] = found
+    reasons = "; ".join(f"{source}: {why}" for source, why in tried.items())
+    now = [entry.name for entry in _CATALOGUE if entry.purpose == "classify" and entry.shape]
+    offline = f" {', '.join(now)} can be used now." if package_version() else ""
+    raise BaseModelUnavailable(
+        f"The base model {name} cannot be had ({reasons}).",
+        hint=f"Open the network, or put its Hugging Face folder into {workspace.models_cache / name}."
+        + offline,
+    )
+
+
+# ------------------------------------------------------------------------------------------- the sources
+# Each answers with a ResolvedBase, or with the reason why it cannot.
+
+
+def _from_folder(
+    name: str, info: BaseModelInfo | None, revision: str | None, workspace: ModelPlace
+) -> ResolvedBase | str:
+    names = [name] if info is None else [name, *_repositories(info)]
+    for candidate in names:
+        path = _inside(candidate, workspace, written=info is None)
+        if path is None:
+            continue
+        if revision is not None:
+            return "a folder has no revisions"
+        missing = _missing(path)
+        if missing:
+            return f"{path} has no {missing}"
+        return _found_folder(name, info, path, "folder", f"sha256:{_folder_digest(path)}")
+    return "none in the workspace"
+
+
+def _inside(candidate: str, workspace: ModelPlace, *, written: bool) -> Path | None:
+    """The existing folder that ``candidate`` names, if it lies where folders may be read."""
+    roots = [workspace.models_cache, *workspace.readable_folders]
+    given = Path(candidate).expanduser()
+    if given.is_absolute():
+        if not given.is_dir():
+            return None
+        real = given.resolve()
+        if not any(real.is_relative_to(root.resolve()) for root in roots):
+            raise PathRefused(
+                f"{candidate} lies outside of the workspace.",
+                hint="Copy it into the workspace's models-cache, or add its folder to [files] allowed in "
+                "thano.toml.",
+            )
+        return real
+    for root in roots if written else roots[:1]:
+        path = (root / given).resolve()
+        if path.is_dir() and path.is_relative_to(root.resolve()):
+            return path
+    return None
+
+
+def _from_cache(
+    name: str, info: BaseModelInfo | None, revision: str | None, workspace: ModelPlace
+) -> ResolvedBase | str:
+    reason = "not in the Hugging Face cache"
+    for repository in _repositories(info) if info else (name,):
+        for path in hub.cached_snapshots(repository, revision):
+            missing = _missing(path)
+            if missing is None:
+                return _found_folder(name, info, path, "cache", path.name, repository)
+            reason = f"the copy in the Hugging Face cache has no {missing}"
+    return reason
+
+
+def _found_folder(
+    name: str,
+    info: BaseModelInfo | None,
+    path: Path,
+    source: str,
+    revision: str,
+    repository: str | None = None,
+) -> ResolvedBase:
+    return ResolvedBase(
+        name,
+        _model_type(path),
+        source,
+        revision,
+        hub_id=repository,
+        max_length=info.max_length if info else None,
+        _folder=lambda progress: path,
+    )
+
+
+def _from_hub(
+    name: str, info: BaseModelInfo | None, revision: str | None, workspace: ModelPlace
+) -> ResolvedBase | str:
+    repository = info.hub_id if info else name
+    if repository is None or repository.count("/") > 1 or repository.startswith((".", "/", "~")):
+        return "not a repository's name"
+    try:
+        commit, architecture = hub.ask(repository, revision)
+    except hub.NotThere as error:
+        return str(error)
+    return ResolvedBase(
+        name,
+        architecture,
+        "hub",
+        commit,
+        hub_id=repository,
+        max_length=info.max_length if info else None,
+        _folder=lambda progress: _download(name, repository, commit, progress),
+    )
+
+
+def _from_package(
+    name: str, info: BaseModelInfo | None, revision: str | None, workspace: ModelPlace
+) -> ResolvedBase | str:
+    if info is None or info.shape is None:
+        return "no package carries it"
+    if revision is not None:
+        return "a package has no revisions"
+    version = package_version()
+    if version is None:
+        return f"{PACKAGE} is not installed"
+    shape = info.shape
+    digest = file_digest(package_folder() / "model.safetensors")
+    target = workspace.models_cache / "packages" / f"{PACKAGE}-{version}-{digest[:12]}-{shape}-{CONVERSION}"
+
+    def folder(progress: Progress) -> Path:
+        if not target.is_dir():
+            write_model(target, packaged_weights(shape), packaged_config(shape))
+        return target
+
+    return ResolvedBase(
+        name,
+        shape,
+        "package",
+        f"{version}+sha256:{digest}",
+        note=(
+            f"{name} uses the pre-trained weights of {PACKAGE_MODEL} from the Python package "
+            f"{PACKAGE} {version}, loaded into {info.class_name}, because {info.hub_id} is not within reach."
+        ),
+        max_length=info.max_length,
+        _folder=folder,
+    )
+
+
+_SEARCH: Mapping[str, Callable[[str, BaseModelInfo | None, str | None, ModelPlace], ResolvedBase | str]] = {
+    "folder": _from_folder,
+    "cache": _from_cache,
+    "hub": _from_hub,
+    "package": _from_package,
+}
+
+
+def _repositories(info: BaseModelInfo) -> tuple[str, ...]:
+    return (*((info.hub_id,) if info.hub_id else ()), *info.hub_aliases)
+
+
+# -------------------------------------------------------------------------------------------- the folder
+
+
+def _missing(path: Path) -> str | None:
+    """What a Hugging Face folder lacks to be used: a file's name, or ``None``."""
+    if not (path / "config.json").is_file():
+        return "config.json"
+    if not any((path / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+        return "model.safetensors"
+    names = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+    return None if any((path / name).is_file() for name in names) else "tokenizer.json"
+
+
+def _model_type(path: Path) -> str:
+    return str(json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type", "unknown"))
+
+
+def _folder_digest(path: Path) -> str:
+    """SHA-256 over names and contents of the files that decide what the model computes."""
+    whole = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file.suffix in {".json", ".safetensors", ".txt", ".model"}:
+            whole.update(f"{file.name}:{file_digest(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def _download(name: str, repository: str, commit: str, progress: Progress) -> Path:
+    progress.message(f"Downloading {repository} (revision {commit[:12]})")
+    try:
+        return hub.download(repository, commit)
+    except Exception as error:  # whatever the client's library raises, the download broke off
+        raise BaseModelUnavailable(
+            f"The download of {repository} for {name} broke off.",
+            hint="Run the statement again; what has arrived is kept.",
+        ) from error
+
+
+def materialize_prebuilt(output_dir: Path) -> Prebuilt:
+    """Write the folder of ``tutorial_text_classification``; see :func:`.prebuilt.materialize`."""
+    from .prebuilt import materialize
+
+    return materialize(output_dir)
+
+
+# ------------------------------------------------------------------------------------------------ listing
+
+
+def availability(workspace: ModelPlace) -> list[dict[str, Any]]:
+    """A row per base model for LIST THANOSQL MODEL and ``thano doctor``.
+
+    Keys: ``name``, ``class_name``, ``description``, ``source`` (where it would come from now, or ``None``),
+    ``revision``, ``hub_id``, ``size_mb``, ``available`` and ``reason`` (why not). The hub is asked whether it
+    answers, not for each model.
+    """
+    try:
+        hub.reachable()
+        offline = None
+    except hub.NotThere as error:
+        offline = str(error)
+    rows = []
+    for info in _CATALOGUE:
+        source = revision = None
+        tried = {}
+        if info.purpose != "table":
+            for name in SOURCES:
+                found = (
+                    (offline or "asked when it is used")
+                    if name == "hub"
+                    else _SEARCH[name](info.name, info, None, workspace)
+                )
+                if isinstance(found, ResolvedBase):
+                    source, revision = name, found.revision
+                elif name == "hub" and offline is None:
+                    source = "hub"
+                if source:
+                    break
+                tried[name] = found
+        usable = source is not None and info.purpose == "classify"
+        reason = "; ".join(f"{name}: {why}" for name, why in tried.items()) if source is None else None
+        rows.append(
+            {
+                "name": info.name,
+                "class_name": info.class_name,
+                "description": info.description,
+                "source": source,
+                "revision": revision,
+                "hub_id": info.hub_id,
+                "size_mb": info.size_mb,
+                "available": usable,
+                "reason": None if usable else reason or info.description,
+            }
+        )
+    return rows

@@ -1,0 +1,554 @@
+"""Data files: which a statement may read, what is in them, and the SQL that gives their rows.
+
+Tables of every format come from DuckDB's own readers except Excel's, which fastexcel reads into Arrow.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, cast
+
+from ..errors import DataFileError, PathRefused, ThanoError, nearest
+from . import datasets
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+    from .workspace import Workspace
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".xlsx": "xlsx",
+    ".xlsm": "xlsx",
+}
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_COMPRESSIBLE = {"csv", "tsv", "json", "jsonl"}
+_RUNS_CODE = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".npy", ".dill"}
+_MEDIA = {
+    **dict.fromkeys((".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp"), "an image"),
+    **dict.fromkeys((".mp3", ".wav", ".flac", ".ogg", ".m4a"), "sound"),
+    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), "a video"),
+}
+_READ = "Files that are read: csv, tsv, json, jsonl, parquet and xlsx; csv, tsv and json also as .gz or .zst."
+
+# Both names under which the tutorial's files are known; the second is where they lie.
+_TUTORIAL_FOLDERS = ("tutorial_data/movie_review_data", datasets.FOLDER)
+_TUTORIAL_FILES = (datasets.TRAIN_FILE, datasets.TEST_FILE)
+
+_WALK_LIMIT = 5_000  # files looked at for a name like the one that is missing
+_DELIMITERS = ",\t;|"
+_WILDCARD = re.compile(r"[*?\[]")
+_CHUNK = 1 << 20
+_CONVERSION = re.compile(
+    r"converting column \"(.+?)\"\. Could not convert string \"(.*?)\" to '(\w+)'", re.DOTALL
+)
+
+
+# ------------------------------------------------------------------------------------------------ paths
+
+
+def resolve(workspace: Workspace, path: str) -> list[Path]:
+    """The files that a path in a statement means: a file's, a folder's or a glob's, in order of name.
+
+    A relative path starts at the data folder (or at the workspace, as in ``data/reviews.csv``), else at a
+    folder that ``[files] allowed`` adds. Symbolic links count as what they point to. The tutorial's two
+    files are made when they are asked for and missing.
+
+    Raises:
+        PathRefused: the path leads out of the folders that may be read, or is an address.
+        DataFileError: nothing is there, or a folder has no file that can be read.
+    """
+    text = path.strip()
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+        raise PathRefused(
+            f"'{path}' is an address, and COPY reads files of this machine only.",
+            hint=f"Save the file under {workspace.data} and name it here.",
+        )
+    if not text or "\0" in text:
+        raise DataFileError("The path is empty.", hint=_READ)
+    tutorial = _tutorial_file(workspace, text)
+    if tutorial is not None:
+        return [tutorial]
+
+    try:
+        return _resolve(workspace, path, _candidates(workspace, text))
+    except (OSError, RuntimeError) as error:  # a name too long, a folder without rights, a loop of links
+        reason = getattr(error, "strerror", None) or error
+        raise DataFileError(f"'{_short(path, 80)}' cannot be read: {reason}.") from error
+
+
+def _resolve(workspace: Workspace, path: str, candidates: list[Path]) -> list[Path]:
+    for candidate in candidates:
+        found = _expand(candidate)
+        if found:
+            for one in found:
+                _check_inside(workspace, path, one)
+            return _files_of(workspace, path, found)
+    # What is not there is refused like what is: the answer must not tell which files exist outside.
+    _check_inside(workspace, path, candidates[0])
+    raise _missing(workspace, path)
+
+
+def _candidates(workspace: Workspace, text: str) -> list[Path]:
+    named = Path(text).expanduser()
+    if named.is_absolute():
+        return [named]
+    return [folder / named for folder in (workspace.data, workspace.root, *workspace.settings.files.allowed)]
+
+
+def _expand(candidate: Path) -> list[Path]:
+    if candidate.exists():
+        return [candidate]
+    if _WILDCARD.search(str(candidate)):
+        matches = glob.glob(str(candidate), recursive=True)  # noqa: PTH207 - patterns of whole paths
+        return [Path(one) for one in sorted(matches) if Path(one).is_file()]
+    return []
+
+
+def _check_inside(workspace: Workspace, path: str, found: Path) -> None:
+    real = found.resolve()
+    roots = [root.resolve() for root in workspace.readable_folders]
+    if not any(real == root or root in real.parents for root in roots):
+        raise PathRefused(
+            f"'{path}' is outside the folders that COPY may read.",
+            hint=f"Move it into {workspace.data}, or add its folder to allowed under [files] in "
+            f"{workspace.settings_path}.",
+        )
+
+
+def _files_of(workspace: Workspace, path: str, found: list[Path]) -> list[Path]:
+    if len(found) > 1 or not found[0].is_dir():
+        return [one.resolve() for one in found]
+    inside = sorted(
+        one
+        for one in found[0].rglob("*")
+        if one.is_file() and not any(part.startswith(".") for part in one.relative_to(found[0]).parts)
+    )
+    readable = [one for one in inside if _kind(one)[0] is not None]
+    if not readable:
+        raise DataFileError(f"The folder '{path}' has no file that can be read.", hint=_READ)
+    for one in readable:
+        _check_inside(workspace, str(Path(path) / one.relative_to(found[0])), one)
+    return [one.resolve() for one in readable]
+
+
+def _tutorial_file(workspace: Workspace, text: str) -> Path | None:
+    """Where one of the tutorial's two files lies, made if missing; ``None`` for every other path."""
+    plain = os.path.normpath(text).replace(os.sep, "/")
+    folder, _, name = plain.rpartition("/")
+    if folder not in _TUTORIAL_FOLDERS or name not in _TUTORIAL_FILES:
+        return None
+    if (workspace.data / plain).exists() and folder != datasets.FOLDER:
+        return None  # someone's own file of that name goes first
+    place = datasets.folder(workspace) / name
+    if not place.exists():
+        datasets.complete(workspace)
+    _check_inside(workspace, text, place)
+    return place.resolve()
+
+
+def _missing(workspace: Workspace, path: str) -> DataFileError:
+    names: list[str] = []
+    for root in workspace.readable_folders:
+        for folder, folders, files in os.walk(root):
+            folders[:] = sorted(one for one in folders if not one.startswith("."))
+            names += [str((Path(folder) / one).relative_to(root)) for one in files if not one.startswith(".")]
+            if len(names) > _WALK_LIMIT:
+                break
+    names += [f"{folder}/{name}" for folder in _TUTORIAL_FOLDERS for name in _TUTORIAL_FILES]
+    by_name: dict[str, str] = {}
+    for name in names:
+        by_name.setdefault(Path(name).name, name)
+    close = nearest(path, names) or [by_name[one] for one in nearest(Path(path).name, by_name)]
+    hint = f"Paths start at {workspace.data}."
+    if close:
+        hint = f"Did you mean {' or '.join(repr(one) for one in close)}? {hint}"
+    what = "No file matches" if _WILDCARD.search(path) else "There is no file or folder"
+    return DataFileError(f"{what} '{path}'.", hint=hint)
+
+
+def _kind(file: Path) -> tuple[str | None, str | None]:
+    """Format and compression by the name's ending; ``None`` where there is none that is known."""
+    suffix = file.suffix.lower()
+    if suffix in COMPRESSIONS:
+        inner = FORMATS.get(Path(file.stem).suffix.lower())
+        return (inner if inner in _COMPRESSIBLE else None), COMPRESSIONS[suffix]
+    return FORMATS.get(suffix), None
+
+
+def _format_of(file: Path) -> str:
+    kind = _kind(file)[0]
+    if kind is not None:
+        return kind
+    suffix = file.suffix.lower()
+    if suffix in _RUNS_CODE:
+        raise DataFileError(
+            f"'{file.name}' is refused: reading a {suffix} file can run code that is hidden in it.",
+            hint="Save the rows as Parquet or CSV.",
+        )
+    if suffix in _MEDIA:
+        raise DataFileError(f"'{file.name}' is {_MEDIA[suffix]}; this engine reads tables.", hint=_READ)
+    ending = f"the ending '{suffix}'" if suffix else "a name without an ending"
+    raise DataFileError(f"'{file.name}' has {ending}, which tells no format that is read.", hint=_READ)
+
+
+# ----------------------------------------------------------------------------------------------- source
+
+
+class TypesGuessedWrong(DataFileError):  # noqa: N818
+    """A value does not fit the type that the file's first rows had; see :meth:`RawSource.thorough`."""
+
+
+@dataclass(frozen=True)
+class RawSource:
+    """What one COPY reads.
+
+    Attributes:
+        files: the files, absolute; none for inline rows.
+        format: ``csv``, ``tsv``, ``json``, ``jsonl``, ``parquet``, ``xlsx`` or ``inline``.
+        bytes: size of the files as they lie, or of the inline text.
+        inline: inline rows as JSON text, else ``None``.
+        scratch: folder where inline rows are kept for DuckDB to read.
+        all_rows: infer types from all rows instead of the first 20,480.
+    """
+
+    files: list[Path]
+    format: str
+    bytes: int
+    inline: str | None = None
+    scratch: Path | None = None
+    all_rows: bool = False
+
+    def thorough(self) -> RawSource:
+        """The same, with types inferred from all rows: reads everything twice and is never wrong."""
+        return replace(self, all_rows=True)
+
+    def fingerprint(self) -> str:
+        """SHA-256 hex of the content: free of the files' names, their order and their times."""
+        whole = hashlib.sha256(self.format.encode())
+        if self.inline is not None:
+            whole.update(json.dumps(json.loads(self.inline), sort_keys=True).encode())
+        for digest in sorted(_digest(file) for file in self.files):
+            whole.update(digest)
+        return whole.hexdigest()
+
+    def relation(self, connection: duckdb.DuckDBPyConnection) -> str:
+        """A query that gives the rows, good for as long as ``connection`` is open.
+
+        Raises:
+            DataFileError: an empty file, or one that is not what its name says, as far as that shows
+                before reading; what shows while reading comes as DuckDB's error (see :meth:`explain`).
+        """
+        from .warehouse import literal
+
+        for file in self.files:
+            if file.stat().st_size == 0:
+                raise DataFileError(
+                    f"'{file.name}' is empty.", hint="It needs at least a line of column names."
+                )
+        if self.format == "xlsx":
+            name = f"excel_{hashlib.sha256(str(self.files).encode()).hexdigest()[:16]}"
+            connection.register(name, _read_excel(self.files))
+            return f'SELECT * FROM "{name}"'
+        files = [self._inline_file()] if self.inline is not None else self.files
+        listed = "[" + ", ".join(literal(str(file)) for file in files) + "]"
+        union = ", union_by_name = true" if len(files) > 1 else ""
+        if self.format == "parquet":
+            return f"SELECT * FROM read_parquet({listed}{union})"
+        sample = ", sample_size = -1" if self.all_rows else ""
+        if self.format in ("csv", "tsv"):
+            # The dialect is not left to guessing from the first rows: a file whose first quoted text stands
+            # far down would be cut up wrongly, a ragged one would lose rows above its widest or be read as
+            # one wide column, and rows that begin with # would be taken for comments.
+            blank_lines, _ = _header(self.files[0])
+            return (
+                f"SELECT * FROM read_csv({listed}, header = true, delim = {literal(self._delimiter())}, "
+                f"quote = '\"', escape = '\"', comment = '', skip = {blank_lines}{sample}{union})"
+            )
+        shape = "newline_delimited" if self.format == "jsonl" else "auto"
+        return f"SELECT * FROM read_json({listed}, format = '{shape}'{sample}{union})"
+
+    def explain(self, error: duckdb.Error) -> ThanoError:
+        """DuckDB's complaint about the files as one sentence with the file and the line.
+
+        Returns :class:`TypesGuessedWrong` where reading :meth:`thorough` would help.
+        """
+        text = str(error).split("\nLINE ")[0]  # without the query, which names every file
+        file = self._culprit(text)
+        name = f"'{file.name}'" if file is not None else "The inline JSON"
+        if file is not None and self.format in ("csv", "tsv"):
+            found = _bad_encoding(file) or _ragged(file, self._delimiter())
+            if found is not None:
+                return found
+        place = re.search(r"CSV Error on Line: (\d+)", text)
+        line = _physical_line(file, self._delimiter(), int(place[1])) if place and file is not None else None
+        where = f"{name}, line {line:,}" if line is not None else name
+        wrong = re.search(
+            r"converting column \"(.+?)\"\. Could not convert string \"(.*?)\" to '(\w+)'", text, re.S
+        )
+        if wrong:
+            column, value, kind = wrong.groups()
+            kind_of_error = DataFileError if self.all_rows else TypesGuessedWrong
+            return kind_of_error(
+                f"{where}: '{_short(value)}' in column {column} is not of its type, {kind}.",
+                hint="Correct the value, or put the column's values in one type.",
+            )
+        if (
+            not self.all_rows
+            and self.format in ("json", "jsonl", "inline")
+            and "auto-detected" in text.lower()
+        ):
+            return TypesGuessedWrong(f"{where}: {_first_line(text)}", hint="Give each field one type.")
+        what = {"csv": "CSV", "tsv": "TSV", "jsonl": "JSON lines", "inline": "JSON"}.get(
+            self.format, self.format.capitalize()
+        )
+        return DataFileError(
+            f"{where} cannot be read as {what}: {_first_line(text)}",
+            hint="Check that the file is whole and what its name says.",
+        )
+
+    def _culprit(self, text: str) -> Path | None:
+        for file in self.files:
+            if str(file) in text:
+                return file
+        return self.files[0] if self.files else None
+
+    def _delimiter(self) -> str:
+        """The delimiter of the header: the one of ``, tab ; |`` that it has most of outside quotes."""
+        if self.format == "tsv":
+            return "\t"
+        header = re.sub(r'"(?:[^"]|"")*"', "", _header(self.files[0])[1])
+        return max(_DELIMITERS, key=lambda one: (header.count(one), -_DELIMITERS.index(one)))
+
+    def _inline_file(self) -> Path:
+        assert self.inline is not None
+        assert self.scratch is not None
+        target = self.scratch / "inline" / f"{hashlib.sha256(self.inline.encode()).hexdigest()}.json"
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=target.parent, encoding="utf-8", delete=False) as file:
+                file.write(self.inline)
+            Path(file.name).replace(target)
+        return target
+
+
+def raw_source(workspace: Workspace, path: str | None = None, rows_json: str | None = None) -> RawSource:
+    """What a COPY reads: the files of ``path``, or the rows of a JSON text.
+
+    Raises:
+        PathRefused, DataFileError: as :func:`resolve`; files of several formats, a format that is not
+            read, inline text that is no list of JSON objects.
+    """
+    if rows_json is not None:
+        _check_inline(rows_json)
+        size = len(rows_json.encode())
+        return RawSource([], "inline", size, inline=rows_json, scratch=workspace.snapshots)
+    if path is None:
+        raise ValueError("either path or rows_json must be given")
+    files = resolve(workspace, path)
+    formats = {_format_of(file): file for file in reversed(files)}
+    if len(formats) > 1:
+        examples = " and ".join(f"{kind} ('{file.name}')" for kind, file in sorted(formats.items()))
+        raise DataFileError(
+            f"'{path}' holds files of several formats: {examples}.",
+            hint=f"Choose one with a pattern, such as '{path.rstrip('/')}/*{files[0].suffix}'.",
+        )
+    return RawSource(files, next(iter(formats)), sum(file.stat().st_size for file in files))
+
+
+def _check_inline(text: str) -> None:
+    form = 'Inline rows are a JSON list of objects: \'[{"review": "Great!", "sentiment": "positive"}]\'.'
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataFileError(
+            f"The inline JSON is broken at its line {error.lineno}, column {error.colno}: {error.msg}.",
+            hint=form,
+        ) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataFileError("The inline JSON is not a list of objects.", hint=form)
+    if not any(rows):
+        raise DataFileError("The inline JSON has no columns.", hint=form)
+
+
+def _digest(file: Path) -> bytes:
+    with _reading(file), file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").digest()
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataFileError(f"'{file.name}' cannot be read: {error.strerror or error}.") from error
+
+
+def _read_excel(files: list[Path]) -> pa.Table:
+    """The first sheet of each file, below one another; the first row holds the column names."""
+    import fastexcel
+    import pyarrow as pa
+
+    tables = []
+    for file in files:
+        try:
+            tables.append(pa.table(fastexcel.read_excel(file).load_sheet(0).to_arrow()))
+        except (fastexcel.FastExcelError, pa.ArrowException) as error:
+            raise DataFileError(
+                f"'{file.name}' cannot be read as an Excel workbook: {_first_line(str(error))}",
+                hint="Save it again as .xlsx, or as CSV.",
+            ) from error
+        if tables[-1].num_columns == 0:
+            raise DataFileError(f"The first sheet of '{file.name}' is empty.", hint="It needs column names.")
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataFileError(f"The workbooks' columns do not fit: {_first_line(str(error))}") from error
+
+
+# ------------------------------------------------------------------- what is wrong with a file of text
+
+
+@contextmanager
+def _bytes_of(file: Path) -> Iterator[IO[bytes]]:
+    """The file's content, decompressed."""
+    if file.suffix.lower() == ".zst":
+        import pyarrow as pa
+
+        with pa.CompressedInputStream(pa.OSFile(str(file)), "zstd") as stream:
+            yield cast(IO[bytes], io.BufferedReader(stream, _CHUNK))
+    elif file.suffix.lower() == ".gz":
+        with gzip.open(file, "rb") as unpacked:
+            yield cast(IO[bytes], unpacked)
+    else:
+        with file.open("rb") as content:
+            yield content
+
+
+def _header(file: Path) -> tuple[int, str]:
+    """Blank lines before a CSV file's header, and the header, whose quoted names may hold line breaks."""
+    try:
+        with _bytes_of(file) as content:
+            head = content.read(_CHUNK).decode("utf-8-sig", errors="replace")
+    except (OSError, EOFError):
+        return 0, ""  # DuckDB will say what is wrong with it
+    found = re.match(r'((?:\r\n|\n|\r)*)((?:"(?:[^"]|"")*"|[^"\r\n])*)', head)
+    assert found is not None
+    return len(found[1].replace("\r\n", "\n")), found[2]
+
+
+def _bad_encoding(file: Path) -> DataFileError | None:
+    try:
+        with _bytes_of(file) as content:
+            start = content.read(2)
+            if start in (b"\xff\xfe", b"\xfe\xff"):
+                return _not_utf8(file, "it is UTF-16", "utf-16")
+            content.seek(0)
+            for number, line in enumerate(content, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    guess = "cp949" if _decodes(line, "cp949") else "latin-1"
+                    what = f"line {number:,} has the byte 0x{line[error.start]:02x}, as {guess} would"
+                    return _not_utf8(file, what, guess)
+    except (OSError, EOFError):
+        return None
+    return None
+
+
+def _not_utf8(file: Path, what: str, encoding: str) -> DataFileError:
+    return DataFileError(
+        f"'{file.name}' is not UTF-8: {what}.",
+        hint=f"Save it as UTF-8, for example with: iconv -f {encoding} -t utf-8 {file.name} > new.csv",
+    )
+
+
+def _decodes(line: bytes, encoding: str) -> bool:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each record of a CSV file with the line it begins on, from 1."""
+    csv.field_size_limit(1 << 30)
+    with _bytes_of(file) as content:
+        lines = io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        begins = 1
+        for record in reader:
+            yield begins, record
+            begins = reader.line_num + 1
+
+
+def _ragged(file: Path, delimiter: str) -> DataFileError | None:
+    """The first row with another number of values than the header, or a quote that never ends."""
+    expected, last = None, 1
+    try:
+        for line, record in _records(file, delimiter):
+            last = line
+            if expected is None:
+                expected = len(record) or None
+            elif record and len(record) != expected:
+                columns = "1 column" if expected == 1 else f"{expected} columns"
+                values = "1 value" if len(record) == 1 else f"{len(record)} values"
+                return DataFileError(
+                    f"'{file.name}', line {line:,} has {values} where the header has {columns}.",
+                    hint="Put a text that holds the delimiter in double quotes."
+                    if len(record) > expected
+                    else "Add what is missing; an empty place counts as NULL.",
+                )
+    except csv.Error:
+        return DataFileError(
+            f"'{file.name}' has a quote that does not end, or ends amid a value, after line {last:,}.",
+            hint='Write a double quote inside a quoted text twice: "".',
+        )
+    except (OSError, EOFError, UnicodeDecodeError):
+        return None
+    return None
+
+
+def _physical_line(file: Path, delimiter: str, record: int) -> int:
+    """The line on which a file's ``record`` begins (both from 1), where quoted texts span lines."""
+    try:
+        for number, (line, _) in enumerate(_records(file, delimiter), start=1):
+            if number == record:
+                return line
+    except (csv.Error, OSError, EOFError, UnicodeDecodeError):
+        return record
+    return record
+
+
+def _first_line(text: str) -> str:
+    """The first line of a library's message without its class, ending in a full stop."""
+    lines = [
+        re.sub(r"^(?:[A-Z]\w*(?: [A-Z]\w*)* ?[Ee]rror: )+", "", line).strip() for line in text.split("\n")
+    ]
+    known = ("CSV Error on Line", "Original Line")  # the place is told already, in the file's own lines
+    line = next((line for line in lines if line and not line.startswith(known)), text.strip())
+    return f"{_short(line, 200).rstrip('.')}."
+
+
+def _short(text: str, width: int = 40) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,274 @@
+"""One training as an MLflow run: figures while it goes on, a registered version when it is done.
+
+Everything goes through ``MlflowClient``; MLflow's fluent interface, which keeps one active run and one
+server address for the whole process, is left to the user.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import WorkspaceError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from .registry import ModelVersion, Registry
+
+CHAMPION = "champion"
+METRICS_TAG = "thano.metrics"
+RUN_TAG_LENGTH = 8_000  # MLflow's limits
+_PARAM_LENGTH = 6_000
+_VERSION_TAG_LENGTH = 100_000
+_DIGEST_LENGTH = 36
+_FLUSH_SECONDS = 2.0
+
+
+@dataclass
+class BuildRun:
+    """An MLflow run in progress; made by :meth:`Registry.build`."""
+
+    registry: Registry
+    client: MlflowClient
+    name: str
+    experiment_id: str
+    run_id: str
+    tags: dict[str, str]
+    registered: ModelVersion | None = None
+    _pending: list[Any] = field(default_factory=list)
+    _flushed: float = field(default_factory=time.monotonic)
+    _step: int = 0
+    _seen: set[str] = field(default_factory=set)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record settings; values are kept as text."""
+        from mlflow.entities import Param
+
+        entries = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in params.items()]
+        for first in range(0, len(entries), 100):
+            self.client.log_batch(self.run_id, params=entries[first : first + 100])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Record figures at a step; they reach the database together, every two seconds."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        for key, value in metrics.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and key != "step":
+                self._pending.append(Metric(key, float(value), now, step))
+                self._seen.add(key)
+        self._step = max(self._step, step)
+        if time.monotonic() - self._flushed >= _FLUSH_SECONDS or len(self._pending) >= 900:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            for first in range(0, len(self._pending), 1000):
+                self.client.log_batch(self.run_id, metrics=self._pending[first : first + 1000])
+            self._pending = []
+        self._flushed = time.monotonic()
+
+    def log_figure(self, name: str, png: bytes) -> None:
+        """Keep a picture, PNG, under ``figures/``."""
+        self._artifact(name if name.endswith(".png") else f"{name}.png", png, "figures")
+
+    def log_text(self, name: str, text: str) -> None:
+        """Keep a text file."""
+        self._artifact(name, text.encode(), None)
+
+    def _artifact(self, name: str, content: bytes, folder: str | None) -> None:
+        with tempfile.TemporaryDirectory(prefix="thano-artifact-") as temporary:
+            file = Path(temporary) / re.sub(r"[^\w.() -]", "_", name)
+            file.write_bytes(content)
+            self.client.log_artifact(self.run_id, str(file), folder)
+
+    def log_dataset(self, name: str, digest: str, rows: int, source: str) -> None:
+        """Record what the model was trained on: MLflow keeps the name and digest, not the rows."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        profile = json.dumps({"num_rows": rows, "fingerprint": digest})
+        dataset = Dataset(
+            name=name[:500],
+            digest=digest[:_DIGEST_LENGTH],
+            source_type="local",
+            source=json.dumps({"uri": source}),
+            profile=profile,
+        )
+        context = [InputTag("mlflow.data.context", "training")]
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, context)])
+
+    def register(
+        self,
+        model_dir: Path,
+        labels: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str] | None = None,
+        champion: bool = True,
+    ) -> ModelVersion:
+        """Register the Hugging Face folder ``model_dir`` as the model's next version.
+
+        Everything is in place before the version appears, and the alias moves last: whoever asks for the
+        champion gets the old version or the new one, complete.
+
+        Args:
+            model_dir: config, weights and tokenizer.
+            labels: ``classes`` in the order of the outputs, as text, and ``type``, their DuckDB type.
+            metrics: figures of this version.
+            tags: what made it; ``thano.max_length`` cuts long texts at that many tokens.
+            champion: whether plain ``name`` means this version from now on.
+
+        Raises:
+            WorkspaceError: ``model_dir`` is not a classifier's folder, or the disk is full.
+        """
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        given = {**self.tags, **(tags or {})}
+        finite = {key: float(value) for key, value in metrics.items() if math.isfinite(float(value))}
+        logged = None
+        try:
+            with tempfile.TemporaryDirectory(prefix="thano-mlflow-") as temporary:
+                target = Path(temporary) / "model"
+                logged = self._log_model(Path(model_dir), target, dict(labels), finite, given)
+            now, step = int(time.time() * 1000), self._step
+            self._pending += [
+                Metric(self._final(key), value, now, step, model_id=logged.model_id)
+                for key, value in finite.items()
+            ]
+            self._flush()
+            self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
+            version = self._create_version(logged, finite, given)
+        except BaseException as error:
+            if logged is not None:
+                with suppress(Exception):  # the error that is told is the first one
+                    self.registry.drop_unregistered(self.client, self.experiment_id, self.run_id)
+            if isinstance(error, OSError):
+                raise WorkspaceError(
+                    f"The model {self.name} cannot be kept in {self.registry.artifacts}: "
+                    f"{error.strerror or error}.",
+                    hint="`thano doctor` shows the free space.",
+                ) from error
+            raise
+        if champion:
+            self.client.set_registered_model_alias(self.name, CHAMPION, str(version))
+        self.registered = self.registry.resolve(self.name, version=version)
+        assert self.registered is not None
+        return self.registered
+
+    def _final(self, key: str) -> str:
+        """A final figure does not go on the curve of a figure of the same name that was logged by steps."""
+        return f"final_{key}" if key in self._seen else key
+
+    def _log_model(
+        self,
+        source: Path,
+        target: Path,
+        labels: dict[str, Any],
+        metrics: dict[str, float],
+        tags: dict[str, str],
+    ) -> Any:
+        from mlflow.models import Model
+
+        from .mlflow_model import save
+
+        logged = self.client.create_logged_model(
+            self.experiment_id,
+            name=re.sub(r"[/:.%\"']", "_", self.name),
+            source_run_id=self.run_id,
+            tags=cut(tags, RUN_TAG_LENGTH),
+            model_type="classifier",
+        )
+        try:
+            wanted = tags.get("thano.max_length", "")
+            save(
+                source,
+                target,
+                model=Model(
+                    artifact_path=logged.artifact_location, run_id=self.run_id, model_id=logged.model_id
+                ),
+                labels=labels,
+                max_length=int(wanted) if wanted.isdigit() else None,
+                card=_card(self.name, labels, metrics, tags),
+            )
+            self.client.log_model_artifacts(logged.model_id, str(target))
+            self.client.finalize_logged_model(logged.model_id, "READY")
+        except BaseException:
+            with suppress(Exception):  # the error that is told is the first one
+                self.registry.drop_unregistered(self.client, self.experiment_id, self.run_id)
+            raise
+        return logged
+
+    def _create_version(self, logged: Any, metrics: dict[str, float], tags: dict[str, str]) -> int:
+        from mlflow.exceptions import MlflowException
+
+        description = _description(tags)
+        with suppress(MlflowException):  # it is there, from an earlier version or another process
+            self.client.create_registered_model(self.name, description=description)
+        self.client.update_registered_model(self.name, description)
+        version = self.client.create_model_version(
+            self.name,
+            # On SQLite, a models:/ address would be looked up in the process's server, not in this one.
+            logged.artifact_location if self.registry.is_local else f"models:/{logged.model_id}",
+            self.run_id,
+            tags=cut({**tags, METRICS_TAG: json.dumps(metrics)}, _VERSION_TAG_LENGTH),
+            description=description,
+            model_id=logged.model_id,
+        )
+        known = json.dumps([{"name": self.name, "version": int(version.version)}])
+        self.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": known})
+        return int(version.version)
+
+    def close(self, status: str) -> None:
+        """Write what is pending and end the run; called by :meth:`Registry.build`."""
+        try:
+            self._flush()
+        finally:
+            self.client.set_terminated(self.run_id, status)
+
+
+def cut(tags: Mapping[str, str], length: int) -> dict[str, str]:
+    """Tags as text within MLflow's limit of length."""
+    return {
+        key: text if len(text) <= length else text[: length - 1] + "…"
+        for key, text in ((key, str(value)) for key, value in tags.items())
+    }
+
+
+def _description(tags: Mapping[str, str]) -> str:
+    lines = []
+    if statement := tags.get("thano.statement"):
+        lines.append(f"```sql\n{statement}\n```")
+    source = tags.get("thano.base_source")
+    if source:
+        base = tags.get("thano.base", "")
+        parts = [part for part in (source, tags.get("thano.base_revision")) if part]
+        lines.append(f"Base model {base}: {', '.join(parts)}.")
+    if note := tags.get("thano.base_note"):
+        lines.append(note)
+    return "\n\n".join(lines)[:5_000]
+
+
+def _card(name: str, labels: Mapping[str, Any], metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
+    classes = [str(one) for one in labels.get("classes", [])]
+    listed = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
+    figures = "\n".join(f"| {key} | {value:.4g} |" for key, value in metrics.items())
+    return (
+        f"# {name}\n\nA text classifier with {len(classes)} classes: {listed} "
+        f"(type {labels.get('type', 'VARCHAR')}; `labels.json` keeps their order).\n\n"
+        + f"{_description(tags)}\n\n"
+        + (f"| figure | value |\n|---|---|\n{figures}\n\n" if figures else "")
+        + "## Use\n\n```python\nimport mlflow\n\n"
+        f'model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")\n'
+        'model.predict(["a text", "another"])  # label and score of each\n```\n\n'
+        "`mlflow.transformers.load_model` gives the pipeline; call it with `truncation=True` where texts "
+        "are long.\n"
+        "The folder `model/` is a Hugging Face folder of its own.\n"
+    )

