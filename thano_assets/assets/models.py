@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.assets.runtime import Outcome, Runtime, made_in_this_run
 from thano_assets.assets.training_sets import TrainingSet
 from thano_assets.errors import TrainingDataError, UnknownModel
-from thano_assets.graph import Node
+from thano_assets.graph import Node, NodeKind
 from thano_assets.sql.statements import BuildModel, FitModel, Statement
 
 if TYPE_CHECKING:
@@ -58,7 +58,10 @@ def settings_of(statement: BuildModel | FitModel) -> TrainingSettings:
 
 def _train(node: Node, statement: BuildModel | FitModel, runtime: Runtime) -> Outcome:
     started = time.perf_counter()
-    training_set = TrainingSet.load(runtime.workspace, node.name)
+    made = made_in_this_run((NodeKind.TRAINING_SET.value, node.name))
+    training_set = TrainingSet.load(
+        runtime.workspace, node.name, None if made is None else made.facts["training set"]
+    )
     parent = _parent(statement, training_set, runtime) if isinstance(statement, FitModel) else None
     base_name = statement.base if isinstance(statement, BuildModel) else _root_base(parent)
 
@@ -93,6 +96,7 @@ def _train(node: Node, statement: BuildModel | FitModel, runtime: Runtime) -> Ou
     if parent is not None:
         tags["thano.parent"] = f"{parent.name} VERSION {parent.version}"
     with (
+        runtime.workspace.lock(f"training-{fingerprint}"),  # two of the same would share their checkpoints
         runtime.registry.build(node.name, tags=tags, params=_params(settings, statement, base_name)) as build,
         tempfile.TemporaryDirectory(prefix="thano-model-") as folder,
     ):

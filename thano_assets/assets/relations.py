@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from thano_assets.errors import ColumnTypeError, InvalidOption, ThanoError, Unkn
 from thano_assets.resources.warehouse import literal, quote
 from thano_assets.sql.duckdb_errors import in_users_text
 from thano_assets.sql.statements import ListItems, Query, Statement
+from thano_assets.system import process_alive
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
     from thano_assets.resources.warehouse import Column
+    from thano_assets.resources.workspace import Workspace
 
 #: Rows of an asset that its page shows.
 PREVIEW_ROWS = 10
@@ -78,7 +81,7 @@ def staged(query: Query, runtime: Runtime) -> Iterator[Stage]:
     from thano_assets.resources.warehouse import Column
 
     runtime.workspace.snapshots.mkdir(parents=True, exist_ok=True)
-    path = runtime.workspace.snapshots / f".stage-{uuid.uuid4().hex}.duckdb"
+    path = runtime.workspace.snapshots / f".stage-{os.getpid()}-{uuid.uuid4().hex}.duckdb"
     try:
         with runtime.warehouse.read() as connection, located(query):
             sql = prepare(query, connection, runtime)
@@ -95,6 +98,14 @@ def staged(query: Query, runtime: Runtime) -> Iterator[Stage]:
     finally:
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".wal").unlink(missing_ok=True)
+
+
+def remove_abandoned_stages(workspace: Workspace) -> None:
+    """Remove the staged rows of processes that were killed."""
+    for path in workspace.snapshots.glob(".stage-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not process_alive(int(pid)):
+            path.unlink(missing_ok=True)
 
 
 def find_column(columns: list[Column], statement: Statement, option: str) -> Column:

@@ -16,10 +16,12 @@ from filelock import FileLock
 
 from thano_assets.assets.dagster_compat import LOCATION_NAME, run_assets
 from thano_assets.assets.factory import asset_key, build_assets
+from thano_assets.assets.relations import remove_abandoned_stages
 from thano_assets.assets.runtime import Outcome, collecting_outcomes
 from thano_assets.errors import RunFailed, ThanoError
 from thano_assets.graph import Node
 from thano_assets.graph.build import Key
+from thano_assets.system import process_alive
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
@@ -127,6 +129,7 @@ def _open_instance(workspace: Workspace) -> dg.DagsterInstance:
             instance.get_latest_materialization_event(dg.AssetKey(["nothing"]))
             ready.touch()
     _close_dead_runs(instance)
+    remove_abandoned_stages(workspace)
     return instance
 
 
@@ -135,20 +138,8 @@ def _close_dead_runs(instance: dg.DagsterInstance) -> None:
     host = socket.gethostname()
     for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=50):
         name, _, pid = run.tags.get(_PROCESS_TAG, "").rpartition(".")
-        if name and host.endswith(name) and pid.isdigit() and not _alive(int(pid)):
+        if name and host.endswith(name) and pid.isdigit() and not process_alive(int(pid)):
             instance.report_run_failed(run, "The process that executed this run is gone.")
-
-
-def _alive(pid: int) -> bool:
-    if os.name == "nt":
-        return True  # signal 0 would end the process there
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _record_cancelled(instance: dg.DagsterInstance, run_ids: list[str]) -> None:

@@ -81,6 +81,12 @@ def collecting_outcomes() -> Iterator[dict[Key, Outcome]]:
         _outcomes.reset(token)
 
 
+def made_in_this_run(key: Key) -> Outcome | None:
+    """What an earlier step of the same run made of ``key``, where the run is in the caller's process."""
+    outcomes = _outcomes.get()
+    return None if outcomes is None else outcomes.get(key)
+
+
 def keep_outcome(node: Node, outcome: Outcome) -> None:
     """Hand ``outcome`` to whoever collects in this context; in a run of the Dagster UI nobody does."""
     outcomes = _outcomes.get()

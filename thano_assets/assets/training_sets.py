@@ -6,9 +6,9 @@ the text), so the same rows in any order are the same file and train the same mo
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from thano_assets.graph import Node
 from thano_assets.resources.warehouse import Column, literal, quote
 from thano_assets.resources.workspace import Workspace
 from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.system import write_atomically
 
 _LISTED_CLASSES = 12
 
@@ -49,22 +50,29 @@ class TrainingSet:
 
     def save(self, workspace: Workspace, model: str) -> None:
         """Make this the training set that the model's next training reads."""
-        path = _pointer(workspace, model)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(self), file, ensure_ascii=False, indent=1)
-        Path(temporary).replace(path)
+        # What is known about the rows stands beside them; the model's own file only names them, so a
+        # training that runs at the same time for the same model cannot mix the two up.
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=1)
+        write_atomically(workspace.snapshots / f"{self.identity}.json", text)
+        write_atomically(_pointer(workspace, model), json.dumps({"training_set": self.identity}))
+
+    @property
+    def identity(self) -> str:
+        """Names the rows and how they were read: the fingerprint and the columns' names and label type."""
+        read_as = f"{self.text_col}\n{self.label_col}\n{self.label_type}"
+        return f"{self.fingerprint}-{hashlib.sha256(read_as.encode()).hexdigest()[:8]}"
 
     @classmethod
-    def load(cls, workspace: Workspace, model: str) -> TrainingSet:
-        """The training set that was kept last for ``model``.
+    def load(cls, workspace: Workspace, model: str, identity: str | None = None) -> TrainingSet:
+        """The training set called ``identity``, by default the one that was kept last for ``model``.
 
         Raises:
             WorkspaceError: there is none.
         """
         try:
-            return cls(**json.loads(_pointer(workspace, model).read_text(encoding="utf-8")))
+            if identity is None:
+                identity = json.loads(_pointer(workspace, model).read_text(encoding="utf-8"))["training_set"]
+            return cls(**json.loads((workspace.snapshots / f"{identity}.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise WorkspaceError(
                 f"The training set of {model} has not been made yet.",
@@ -149,6 +157,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         columns=[Column("text", "VARCHAR"), Column("label", "VARCHAR")],
         preview=shown,
         facts={
+            "training set": training_set.identity,
             "snapshot": str(target),
             "label type": label.type,
             "classes": len(counts),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 from thano_assets.catalog.entries import Entry, EntryKind
+from thano_assets.system import write_atomically
 
 # Characters that some file system forbids; the rest of Unicode stays readable.
 _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]|^\.')
@@ -99,7 +98,7 @@ class Catalog:
             if (path := self._find(kind, entry.name)) is not None
         ]
         target = self.root / entry.kind.value / _file_name(entry.name)
-        _write_atomically(target, entry.text)
+        write_atomically(target, entry.text)
         for path, _ in replaced:
             if path != target:
                 path.unlink(missing_ok=True)
@@ -110,7 +109,7 @@ class Catalog:
             if all(path != target for path, _ in replaced):
                 target.unlink(missing_ok=True)
             for path, text in replaced:
-                _write_atomically(path, text)
+                write_atomically(path, text)
 
         return undo
 
@@ -121,17 +120,3 @@ class Catalog:
             return False
         path.unlink(missing_ok=True)
         return True
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

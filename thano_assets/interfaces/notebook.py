@@ -22,7 +22,7 @@ from IPython.display import DisplayHandle
 
 from thano_assets.errors import ThanoError
 from thano_assets.interfaces.render import Meter, RichProgress, duration
-from thano_assets.interfaces.signals import was_stopped
+from thano_assets.interfaces.signals import stoppable, was_stopped
 from thano_assets.progress import Progress, Task
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class ThanoMagics(Magics):
         %thanosql API_TOKEN=…, and an engine address, are accepted: the engine is this machine's own.
         """
         try:
-            return self._answer(line, cell)
+            with stoppable(terminate=False):
+                return self._answer(line, cell)
         except (KeyboardInterrupt, Exception) as error:
             if was_stopped(error):
                 raise StatementStopped from None

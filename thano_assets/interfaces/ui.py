@@ -63,6 +63,7 @@ def serve(
             mlflow_url = f"http://{HOST}:{choose_port(mlflow_port, usual, '--mlflow-port')}"
         else:
             mlflow_url = settings.mlflow.url
+        say("Starting Dagster and MLflow…")
         services = _services(workspace, dagster_url, mlflow_url)
         with Group(services) as group:
             try:
@@ -97,7 +98,6 @@ def _attend(
     say: Callable[[str], None],
 ) -> int:
     """Start everything, wait until the pages answer, say where they are, and watch."""
-    say("Starting Dagster and MLflow…")
     # The web server makes Dagster's databases where they are not there yet. Two processes that do so at once
     # get in each other's way, so the daemon then waits for it.
     failed = group.start(first_alone=not _has_databases(told_in.parent), verbose=verbose)
@@ -172,8 +172,14 @@ def _services(workspace: Workspace, dagster_url: str, mlflow_url: str) -> list[S
         root,
         logs / "dagster-daemon.log",
     )
-    if workspace.settings.mlflow.tracking_uri is not None:
+    from thano_assets.resources.registry import Registry
+
+    registry = Registry(workspace)
+    if not registry.is_local:
         return [web, daemon]
+    if not registry.database.exists():
+        # The registry makes it so that a session that starts meanwhile waits; MLflow's server would not.
+        _ = registry.client
     mlflow_port = mlflow_url.rsplit(":", 1)[1]
     mlflow = Service(
         "mlflow",
@@ -182,8 +188,8 @@ def _services(workspace: Workspace, dagster_url: str, mlflow_url: str) -> list[S
             "-m",
             "mlflow",
             "server",
-            *("--backend-store-uri", _tracking_uri(workspace)),
-            *("--default-artifact-root", (Path(workspace.mlflow) / "artifacts").as_uri()),
+            *("--backend-store-uri", registry.tracking_uri),
+            *("--default-artifact-root", registry.artifacts.as_uri()),
             *("--no-serve-artifacts", "--host", HOST, "--port", mlflow_port, "--workers", "1"),
         ],
         environment,
@@ -193,11 +199,6 @@ def _services(workspace: Workspace, dagster_url: str, mlflow_url: str) -> list[S
         probe=f"{mlflow_url}/health",
     )
     return [web, daemon, mlflow]
-
-
-def _tracking_uri(workspace: Workspace) -> str:
-    """Where the workspace's MLflow runs are kept."""
-    return f"sqlite:///{Path(workspace.mlflow) / 'mlflow.db'}"
 
 
 def _usual_port(address: str, otherwise: int) -> int:
