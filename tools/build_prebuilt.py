@@ -1,6 +1,6 @@
 """Make the pre-built model that is shipped: train on rows of the full split, pack, measure.
 
-    python tools/build_prebuilt.py [--rows 10000] [--epochs 1] [--batch-size 8] [--rank 16] [--work DIR]
+    python tools/build_prebuilt.py [--rows 10000] [--epochs 1] [--batch-size 8] [--bytes 2900000] [--work DIR]
 
 Takes about half an hour on two cores. The test rows are read after training only, to measure.
 """
@@ -49,7 +49,7 @@ def main() -> None:
     options.add_argument("--rows", type=int, default=10_000, help="the first so many training rows")
     options.add_argument("--epochs", type=int, default=1)
     options.add_argument("--batch-size", type=int, default=8)
-    options.add_argument("--rank", type=int, default=16)
+    options.add_argument("--bytes", type=int, default=2_900_000, help="size of what is shipped")
     options.add_argument("--work", type=Path, help="folder for states and the trained model; kept")
     chosen = options.parse_args()
     work = (chosen.work or Path(tempfile.mkdtemp(prefix="prebuilt-"))).resolve()
@@ -86,15 +86,15 @@ def main() -> None:
         facts |= {"precision": result.precision, "libraries": result.library_versions}
         (work / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     facts = json.loads((work / "facts.json").read_text(encoding="utf-8"))
-    write(trained, chosen.rank, facts, datasets.rows_fingerprint(rows), rows.num_rows, work)
+    write(trained, chosen.bytes, facts, datasets.rows_fingerprint(rows), rows.num_rows, work)
 
 
-def write(trained: Path, rank: int, facts: dict[str, Any], fingerprint: str, rows: int, work: Path) -> None:
+def write(trained: Path, budget: int, facts: dict[str, Any], fingerprint: str, rows: int, work: Path) -> None:
     """Pack the trained model, measure what is shipped and what it was packed from, write file and card."""
     from safetensors.numpy import load_file, save_file
 
     config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
-    packed = prebuilt.pack(packaged_weights(prebuilt.SHAPE), load_file(trained / "model.safetensors"), rank)
+    packed = prebuilt.pack(packaged_weights(prebuilt.SHAPE), load_file(trained / "model.safetensors"), budget)
     about = {
         "name": prebuilt.NAME,
         "classes": [config["id2label"][str(place)] for place in range(len(config["id2label"]))],
@@ -102,7 +102,11 @@ def write(trained: Path, rank: int, facts: dict[str, Any], fingerprint: str, row
         "max_length": config["thano_text"]["max_length"],
         "base_version": package_version(),
         "base_sha256": file_digest(package_folder() / "model.safetensors"),
-        "rank": rank,
+        "ranks": {
+            key.removesuffix(":left"): value.shape[1]
+            for key, value in packed.items()
+            if key.endswith(":left")
+        },
         "training_rows": rows,
         "training_fingerprint": fingerprint,
         "figures": {"shipped": {}},  # measured below, from what is written here
@@ -110,9 +114,10 @@ def write(trained: Path, rank: int, facts: dict[str, Any], fingerprint: str, row
 
     def save() -> None:
         save_file(packed, prebuilt.FILE, metadata={"card": json.dumps(about, sort_keys=True)})
+        prebuilt.FILE.chmod(0o644)  # the library writes it for its owner alone
 
     save()
-    merged = work / f"merged-{rank}"
+    merged = work / f"merged-{budget}"
     prebuilt.materialize(merged)
     figures = measure(merged, "full")
     figures["before_packing"] = measure(trained, "tutorial")["shipped_tutorial"]
@@ -143,7 +148,7 @@ Sentiment of English movie reviews: `{about["classes"][0]}` or `{about["classes"
 (all-MiniLM-L6-v2, Apache-2.0) from the Python package `{PACKAGE}` {about["base_version"]} (weights' SHA-256
 `{about["base_sha256"]}`) with a pooling layer, fine-tuned.
 The file beside this card ({size / 1e6:.1f} MB) holds what fine-tuning changed:
-rank-{about["rank"]} differences of the matrices, vectors and head in full, in float16.
+low-rank differences of the matrices, vectors and head in full, in float16.
 The model is put together at first use, without a network.
 
 **Data.** {about["training_rows"]:,} rows of the full training split of `movie_review_data`: reviews of the

@@ -170,10 +170,35 @@ def fit(natural: Sequence[int], width: int) -> tuple[list[int], list[int]]:
 
 def show_table(table: pa.Table, console: Console, total: int | None = None) -> None:
     """Draw ``table`` and, under it, how many rows (``total``, or its own) and columns there are."""
+    if table.num_rows == 1 and (total or 1) == 1 and _is_wide(table, console.width):
+        show_record(table, console)
+        return
     drawn, counts = data_table(table, console, total)
     if table.num_columns:
         console.print(drawn)
     console.print(Text(counts, style="dim"), soft_wrap=True)
+
+
+def show_record(table: pa.Table, console: Console) -> None:
+    """One row with a line for each column, for a row too wide to stand in one line."""
+    names = [_one_line(name) for name in table.column_names]
+    column = max(map(cell_len, names))
+    for name, values in zip(names, table.columns, strict=True):
+        value = values[0].as_py()
+        line = Text.assemble((name, "bold"), " " * (column - cell_len(name) + 2))
+        line.append(cell_text(value), style="dim" if value is None else "")
+        line.truncate(console.width, overflow="ellipsis")
+        console.print(line, soft_wrap=True)
+    console.print(Text(f"1 row × {count(table.num_columns, 'column')}", style="dim"), soft_wrap=True)
+
+
+def _is_wide(table: pa.Table, width: int) -> bool:
+    """Whether the row of a one-row table loses columns, or much of them, in ``width`` cells."""
+    natural = [
+        max(cell_len(_one_line(name)), cell_len(cell_text(column[0].as_py())))
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return len(natural) > 3 and sum(natural) + 3 * len(natural) + 1 > width
 
 
 def show_error(error: ThanoError, console: Console) -> None:
@@ -314,7 +339,7 @@ class _LineMeter(Meter):
 
     def changed(self) -> None:
         now = time.monotonic()
-        if now - self.last_shown >= self.EVERY:
+        if now - self.last_shown >= self.EVERY and self.done != self.total:
             self.last_shown = now
             self._console.print(Text("  " + self.line()), soft_wrap=True)
 

@@ -5,11 +5,8 @@ Tables of every format come from DuckDB's own readers except Excel's, which fast
 
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
 import hashlib
-import io
 import json
 import os
 import re
@@ -18,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from ..errors import DataFileError, PathRefused, ThanoError, nearest
 from . import datasets
+from .csv_faults import bad_encoding, header_of, physical_line, ragged
 
 if TYPE_CHECKING:
     import duckdb
@@ -57,7 +55,6 @@ _TUTORIAL_FILES = (datasets.TRAIN_FILE, datasets.TEST_FILE)
 _WALK_LIMIT = 5_000  # files looked at for a name like the one that is missing
 _DELIMITERS = ",\t;|"
 _WILDCARD = re.compile(r"[*?\[]")
-_CHUNK = 1 << 20
 _CONVERSION = re.compile(
     r"converting column \"(.+?)\"\. Could not convert string \"(.*?)\" to '(\w+)'", re.DOTALL
 )
@@ -279,7 +276,7 @@ class RawSource:
             # The dialect is not left to guessing from the first rows: a file whose first quoted text stands
             # far down would be cut up wrongly, a ragged one would lose rows above its widest or be read as
             # one wide column, and rows that begin with # would be taken for comments.
-            blank_lines, _ = _header(self.files[0])
+            blank_lines, _ = header_of(self.files[0])
             return (
                 f"SELECT * FROM read_csv({listed}, header = true, delim = {literal(self._delimiter())}, "
                 f"quote = '\"', escape = '\"', comment = '', skip = {blank_lines}{sample}{union})"
@@ -296,11 +293,11 @@ class RawSource:
         file = self._culprit(text)
         name = f"'{file.name}'" if file is not None else "The inline JSON"
         if file is not None and self.format in ("csv", "tsv"):
-            found = _bad_encoding(file) or _ragged(file, self._delimiter())
+            found = bad_encoding(file) or ragged(file, self._delimiter())
             if found is not None:
                 return found
         place = re.search(r"CSV Error on Line: (\d+)", text)
-        line = _physical_line(file, self._delimiter(), int(place[1])) if place and file is not None else None
+        line = physical_line(file, self._delimiter(), int(place[1])) if place and file is not None else None
         where = f"{name}, line {line:,}" if line is not None else name
         wrong = re.search(
             r"converting column \"(.+?)\"\. Could not convert string \"(.*?)\" to '(\w+)'", text, re.S
@@ -336,7 +333,7 @@ class RawSource:
         """The delimiter of the header: the one of ``, tab ; |`` that it has most of outside quotes."""
         if self.format == "tsv":
             return "\t"
-        header = re.sub(r'"(?:[^"]|"")*"', "", _header(self.files[0])[1])
+        header = re.sub(r'"(?:[^"]|"")*"', "", header_of(self.files[0])[1])
         return max(_DELIMITERS, key=lambda one: (header.count(one), -_DELIMITERS.index(one)))
 
     def _inline_file(self) -> Path:
@@ -423,121 +420,6 @@ def _read_excel(files: list[Path]) -> pa.Table:
         return pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise DataFileError(f"The workbooks' columns do not fit: {_first_line(str(error))}") from error
-
-
-# ------------------------------------------------------------------- what is wrong with a file of text
-
-
-@contextmanager
-def _bytes_of(file: Path) -> Iterator[IO[bytes]]:
-    """The file's content, decompressed."""
-    if file.suffix.lower() == ".zst":
-        import pyarrow as pa
-
-        with pa.CompressedInputStream(pa.OSFile(str(file)), "zstd") as stream:
-            yield cast(IO[bytes], io.BufferedReader(stream, _CHUNK))
-    elif file.suffix.lower() == ".gz":
-        with gzip.open(file, "rb") as unpacked:
-            yield cast(IO[bytes], unpacked)
-    else:
-        with file.open("rb") as content:
-            yield content
-
-
-def _header(file: Path) -> tuple[int, str]:
-    """Blank lines before a CSV file's header, and the header, whose quoted names may hold line breaks."""
-    try:
-        with _bytes_of(file) as content:
-            head = content.read(_CHUNK).decode("utf-8-sig", errors="replace")
-    except (OSError, EOFError):
-        return 0, ""  # DuckDB will say what is wrong with it
-    found = re.match(r'((?:\r\n|\n|\r)*)((?:"(?:[^"]|"")*"|[^"\r\n])*)', head)
-    assert found is not None
-    return len(found[1].replace("\r\n", "\n")), found[2]
-
-
-def _bad_encoding(file: Path) -> DataFileError | None:
-    try:
-        with _bytes_of(file) as content:
-            start = content.read(2)
-            if start in (b"\xff\xfe", b"\xfe\xff"):
-                return _not_utf8(file, "it is UTF-16", "utf-16")
-            content.seek(0)
-            for number, line in enumerate(content, start=1):
-                try:
-                    line.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    guess = "cp949" if _decodes(line, "cp949") else "latin-1"
-                    what = f"line {number:,} has the byte 0x{line[error.start]:02x}, as {guess} would"
-                    return _not_utf8(file, what, guess)
-    except (OSError, EOFError):
-        return None
-    return None
-
-
-def _not_utf8(file: Path, what: str, encoding: str) -> DataFileError:
-    return DataFileError(
-        f"'{file.name}' is not UTF-8: {what}.",
-        hint=f"Save it as UTF-8, for example with: iconv -f {encoding} -t utf-8 {file.name} > new.csv",
-    )
-
-
-def _decodes(line: bytes, encoding: str) -> bool:
-    try:
-        line.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record of a CSV file with the line it begins on, from 1."""
-    csv.field_size_limit(1 << 30)
-    with _bytes_of(file) as content:
-        lines = io.TextIOWrapper(content, encoding="utf-8-sig", newline="")
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        begins = 1
-        for record in reader:
-            yield begins, record
-            begins = reader.line_num + 1
-
-
-def _ragged(file: Path, delimiter: str) -> DataFileError | None:
-    """The first row with another number of values than the header, or a quote that never ends."""
-    expected, last = None, 1
-    try:
-        for line, record in _records(file, delimiter):
-            last = line
-            if expected is None:
-                expected = len(record) or None
-            elif record and len(record) != expected:
-                columns = "1 column" if expected == 1 else f"{expected} columns"
-                values = "1 value" if len(record) == 1 else f"{len(record)} values"
-                return DataFileError(
-                    f"'{file.name}', line {line:,} has {values} where the header has {columns}.",
-                    hint="Put a text that holds the delimiter in double quotes."
-                    if len(record) > expected
-                    else "Add what is missing; an empty place counts as NULL.",
-                )
-    except csv.Error:
-        return DataFileError(
-            f"'{file.name}' has a quote that does not end, or ends amid a value, after line {last:,}.",
-            hint='Write a double quote inside a quoted text twice: "".',
-        )
-    except (OSError, EOFError, UnicodeDecodeError):
-        return None
-    return None
-
-
-def _physical_line(file: Path, delimiter: str, record: int) -> int:
-    """The line on which a file's ``record`` begins (both from 1), where quoted texts span lines."""
-    try:
-        for number, (line, _) in enumerate(_records(file, delimiter), start=1):
-            if number == record:
-                return line
-    except (csv.Error, OSError, EOFError, UnicodeDecodeError):
-        return record
-    return record
 
 
 def _first_line(text: str) -> str:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -287,11 +287,10 @@ class Warehouse:
 
     @contextmanager
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """The one connection that may change the database.
+        """The one connection that may change the database, in one transaction: all of it or nothing.
 
-        Each statement is a transaction of its own; ``BEGIN`` and ``COMMIT`` make several one. What is not
-        committed when the block ends, or when the process is killed, has never been. Inside the same
-        thread's :meth:`write` it is the same connection.
+        What was done is committed when the block ends and undone when it raises or the process is killed.
+        Inside the same thread's :meth:`write` the block joins that transaction.
 
         Raises:
             WarehouseBusy: a program that does not take our lock holds the file.
@@ -327,7 +326,8 @@ class Warehouse:
             by_path[self.path] = _Held(connection, writes)
             stack.callback(by_path.pop, self.path)
             try:
-                yield connection
+                with _transaction(connection) if writes else nullcontext():
+                    yield connection
             except duckdb.IOException as error:
                 if "No space left" in str(error) or "File too large" in str(error):
                     raise self._unusable("there is no space left on its disk") from error
@@ -447,6 +447,19 @@ class Warehouse:
 
 class _OtherSettings(Exception):  # noqa: N818 - a state to wait for, not an error that is told
     """The database is open in this process with other folders allowed."""
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    connection.execute("BEGIN")
+    try:
+        yield
+    except BaseException:
+        # An error may have ended the transaction already; the connection closes next in any case.
+        with suppress(duckdb.Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def _foreign_holder(error: Exception) -> str | None:

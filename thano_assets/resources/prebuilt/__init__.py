@@ -99,29 +99,50 @@ def materialize(output_dir: Path) -> Prebuilt:
     return found
 
 
-def pack(base: dict[str, np.ndarray], trained: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
+def pack(base: dict[str, np.ndarray], trained: dict[str, np.ndarray], budget: int) -> dict[str, np.ndarray]:
     """The difference between two models as thin float16 matrices.
+
+    Singular vectors of all matrices compete for the budget: those that explain most of the squared difference
+    per byte are kept (for one matrix this is the best approximation of its rank, Eckart & Young 1936).
 
     Args:
         base: tensors of the encoder before training.
-        trained: tensors after it; those without a counterpart in ``base`` (the head) are kept in full.
-        rank: columns of the thin matrices; the best such approximation (Eckart & Young 1936).
+        trained: tensors after it; vectors, and those without a counterpart in ``base`` (the head), are kept
+            in full.
+        budget: bytes that the result may take.
     """
     import numpy as np
 
     found: dict[str, np.ndarray] = {}
+    parts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for name, value in trained.items():
-        if name not in base:
-            found[name + _FULL] = value.astype(np.float16)
-            continue
-        difference = value.astype(np.float32) - base[name]
-        if difference.ndim < 2 or min(difference.shape) <= rank:
+        difference = value.astype(np.float32) - base.get(name, np.float32(0))
+        if name in base and difference.ndim == 2:
+            parts[name] = np.linalg.svd(difference, full_matrices=False)
+        else:
             found[name + _FULL] = difference.astype(np.float16)
-            continue
-        left, sizes, right = np.linalg.svd(difference, full_matrices=False)
-        roots = np.sqrt(sizes[:rank])
-        found[name + _LEFT] = np.ascontiguousarray(left[:, :rank] * roots).astype(np.float16)
-        found[name + _RIGHT] = np.ascontiguousarray(roots[:, None] * right[:rank]).astype(np.float16)
+    left_over = budget - sum(value.nbytes for value in found.values())
+    offers = sorted(
+        (
+            (size**2 / sum(trained[name].shape), name)
+            for name, (_, sizes, _) in parts.items()
+            for size in sizes
+        ),
+        reverse=True,
+    )
+    ranks = dict.fromkeys(parts, 0)
+    for gain, name in offers:
+        cost = 2 * sum(trained[name].shape)
+        if gain == 0 or cost > left_over:
+            break
+        ranks[name] += 1
+        left_over -= cost
+    for name, rank in ranks.items():
+        if rank:
+            left, sizes, right = parts[name]
+            roots = np.sqrt(sizes[:rank])
+            found[name + _LEFT] = np.ascontiguousarray(left[:, :rank] * roots).astype(np.float16)
+            found[name + _RIGHT] = np.ascontiguousarray(roots[:, None] * right[:rank]).astype(np.float16)
     return found
 
 
