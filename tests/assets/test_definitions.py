@@ -9,11 +9,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from thano_assets.resources.dagster import resources_for
 
 from tests.session.conftest import write_rows
 from thano_assets.assets.factory import asset_key, build_definitions, op_name
 from thano_assets.graph import Graph
+from thano_assets.resources.dagster import resources_for
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 

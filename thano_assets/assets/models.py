@@ -77,7 +77,8 @@ def _train(node: Node, statement: BuildModel | FitModel, runtime: Runtime) -> Ou
         workspace=runtime.workspace,
     )
     described = base.describe() + (f" ({base.note})" if base.note else "")
-    runtime.progress.message(f"base model {described}")
+    if base.note:
+        runtime.progress.message(base.note)
     settings = settings_of(statement)
     rows = pq.read_table(training_set.snapshot(runtime.workspace))
     fingerprint = _fingerprint(node, training_set, base.identity, parent)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog.entries import nested_names
 from thano_assets.errors import ColumnTypeError, InvalidOption, ThanoError, UnknownColumn, did_you_mean
-from thano_assets.resources.warehouse import literal, quote
+from thano_assets.resources.warehouse import interrupted, literal, quote
 from thano_assets.sql.duckdb_errors import in_users_text
 from thano_assets.sql.statements import ListItems, Query, Statement
 from thano_assets.system import process_alive
@@ -52,6 +52,8 @@ def located(query: Query) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
         raise in_users_text(error, query, query.render(nested_names(query))) from None
 
 

@@ -10,7 +10,7 @@ from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import DataFileError
 from thano_assets.graph import Node
 from thano_assets.resources.files import TypesGuessedWrong, raw_source
-from thano_assets.resources.warehouse import Column, literal, quote
+from thano_assets.resources.warehouse import Column, interrupted, literal, quote
 from thano_assets.sql.statements import Copy, CreateTableAs, Query
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def _load(
         else:
             connection.execute(f"CREATE OR REPLACE TABLE {quote(name)} AS {relation}")
     except duckdb.Error as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
         if append and isinstance(error, (duckdb.BinderException, duckdb.ConversionException)):
             raise DataFileError(
                 f"The rows do not fit the table {name}: {str(error).splitlines()[0]}",

@@ -328,6 +328,10 @@ class Warehouse:
             try:
                 with _transaction(connection) if writes else nullcontext():
                     yield connection
+            except (duckdb.InterruptException, RuntimeError) as error:
+                if interrupted(error):
+                    raise KeyboardInterrupt from error
+                raise
             except duckdb.IOException as error:
                 if "No space left" in str(error) or "File too large" in str(error):
                     raise self._unusable("there is no space left on its disk") from error
@@ -460,6 +464,11 @@ def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
             connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def interrupted(error: BaseException) -> bool:
+    """Whether ``error`` is how DuckDB tells that a person stopped its query."""
+    return isinstance(error, duckdb.InterruptException) or str(error) == "Query interrupted"
 
 
 def _foreign_holder(error: Exception) -> str | None:

@@ -42,7 +42,7 @@ def in_users_text(error: duckdb.Error, query: Query, rendered: Rendered) -> Than
     elif match := _REFUSED.search(message):
         found = QueryError(
             f"The query may not read {match['path']}, which lies outside the workspace.",
-            hint="Put the file into the workspace's data folder, or allow its folder in thano.toml, [files] allowed.",
+            hint="COPY it from the data folder, or add its folder to [files] allowed in thano.toml.",
         )
         length = len(match["path"])
     else:
