@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -193,14 +193,20 @@ class Session:
     def _materialize(self, statement: Statement) -> Result:
         bound = bind(statement, self.catalog, self._runtime.registry.models(), self._table_names())
         preflight(bound, self._runtime)
-        undo = []
+        plan = self._planned(bound, set())
+        made = [planned.node for planned in plan if planned.action is not Action.SKIP]
+        tags = {"thano/statement": statement.kind.replace(" ", "_")}
+        outcomes: dict[Key, Outcome] = {}
+        undo: list[tuple[Key, Callable[[], None]]] = []
         try:
             for entry in bound.entries:
-                undo.append(self.catalog.put(entry))
-            run_id, outcomes, made = self._run(bound)
+                undo.append(((entry.kind.value, entry.name), self.catalog.put(entry)))
+            nodes = [planned.node for planned in plan]
+            run_id = self._open_runner().run(made, nodes, tags, outcomes)
         except BaseException:
-            for step in reversed(undo):
-                step()
+            for key, step in reversed(undo):
+                if key not in outcomes:  # what was finished before stays, with its statement
+                    step()
             raise
         self._tell_user_interface()
         outcome = outcomes[bound.targets[-1]]
@@ -222,13 +228,6 @@ class Session:
         if result.rows is not None:
             result.row_count = result.rows.num_rows
         return result
-
-    def _run(self, bound: Bound) -> tuple[str, dict[Key, Outcome], list[Node]]:
-        plan = self._planned(bound, set())
-        made = [planned.node for planned in plan if planned.action is not Action.SKIP]
-        tags = {"thano/statement": bound.statement.kind.replace(" ", "_")}
-        run_id, outcomes = self._open_runner().run(made, [planned.node for planned in plan], tags)
-        return run_id, outcomes, made
 
     def _rows(self, name: str, count: int | None) -> pa.Table:
         from thano_assets.resources.warehouse import quote

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.session.conftest import Recorder, write_rows
+from thano_assets.errors import ThanoError
 from thano_assets.session import Session
 
 OPTIONS = (
@@ -343,6 +344,19 @@ def test_interrupting_a_training_leaves_no_model(
     assert traces(reviews) == before
     monkeypatch.undo()
     reviews.execute(f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}) AS SELECT * FROM reviews")
+
+
+def test_what_a_failed_statement_had_finished_stays_with_its_statement(reviews: Session) -> None:
+    reviews.execute(f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}) AS SELECT * FROM reviews")
+    with pytest.raises(ThanoError):
+        reviews.execute(
+            "CREATE TABLE n AS SELECT CAST(review AS INTEGER) AS x FROM "
+            "(PREDICT USING m OPTIONS (text_col='review') AS SELECT * FROM reviews)"
+        )
+    names = reviews.catalog.names()
+    assert "n" not in names
+    assert [name for name in names if name.startswith("predict_m_reviews")]
+    assert set(column(reviews.execute("LIST TABLE"), "table_name")) == set(names) - {"m"}
 
 
 def test_every_node_kind_has_a_body() -> None:

@@ -103,7 +103,6 @@ def _build(node: Node) -> dg.AssetsDefinition:
                 kinds=set(_icons(node)),
                 code_version=node.code_version,
                 description=_description(node),
-                metadata={"thano/statement": _markdown(node)},
             )
         },
         ins={op_name(key): dg.AssetIn(key=asset_key(key), dagster_type=dg.Nothing) for key in node.reads},
@@ -159,12 +158,9 @@ def _icons(node: Node) -> frozenset[str]:
     )
 
 
-def _markdown(node: Node) -> dg.MarkdownMetadataValue:
-    return dg.MetadataValue.md(f"```sql\n{node.entry.text.strip()}\n```")
-
-
 def _description(node: Node) -> str:
-    return f"{_MEANING[node.kind].format(name=node.name)}\n\n```sql\n{node.entry.text.strip()}\n```"
+    text = node.entry.text.strip().rstrip(";").rstrip()
+    return f"{_MEANING[node.kind].format(name=node.name)}\n\n```sql\n{text}\n```"
 
 
 def _metadata(outcome: Outcome) -> dict[str, Any]:

@@ -62,12 +62,19 @@ class Runner:
             self._instance = None
 
     def run(
-        self, nodes: Iterable[Node], graph_nodes: Iterable[Node], tags: dict[str, str]
-    ) -> tuple[str, dict[Key, Outcome]]:
-        """Materialize ``nodes`` in one run; ``graph_nodes`` are they and everything they stand on.
+        self,
+        nodes: Iterable[Node],
+        graph_nodes: Iterable[Node],
+        tags: dict[str, str],
+        outcomes: dict[Key, Outcome],
+    ) -> str:
+        """Materialize ``nodes`` in one run and return its id.
 
-        Returns:
-            The run's id and what each asset gave back.
+        Args:
+            nodes: What to make.
+            graph_nodes: These and everything they stand on.
+            tags: Kept with the run.
+            outcomes: Is given what each asset gives back, as it is made; after an error too.
 
         Raises:
             ThanoError: an asset's own complaint about the user's text or data.
@@ -79,7 +86,7 @@ class Runner:
             assets=build_assets(graph_nodes), resources=self._resources, executor=dg.in_process_executor
         )
         started: list[str] = []
-        with _one_run_at_a_time, collecting_outcomes() as outcomes:
+        with _one_run_at_a_time, collecting_outcomes(outcomes):
             try:
                 run_id = run_assets(
                     definitions,
@@ -99,7 +106,7 @@ class Runner:
                     f"{type(error).__name__}: {str(error).strip() or 'no message'}".split("\n")[0],
                     hint="The run's page in the Dagster UI (thano ui) has the whole story; -v shows it here.",
                 ) from error
-        return run_id, dict(outcomes)
+        return run_id
 
     def latest_seconds(self, key: Key) -> float | None:
         """Seconds that the last materialization of ``key`` took, where that is known."""

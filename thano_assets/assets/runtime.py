@@ -71,12 +71,11 @@ _outcomes: ContextVar[dict[Key, Outcome] | None] = ContextVar("thano_outcomes", 
 
 
 @contextmanager
-def collecting_outcomes() -> Iterator[dict[Key, Outcome]]:
-    """Collect what the assets made in this context give back (a run in the caller's own process)."""
-    outcomes: dict[Key, Outcome] = {}
+def collecting_outcomes(outcomes: dict[Key, Outcome]) -> Iterator[None]:
+    """Put what the assets made in this context give back into ``outcomes``, as it comes."""
     token = _outcomes.set(outcomes)
     try:
-        yield outcomes
+        yield
     finally:
         _outcomes.reset(token)
 
