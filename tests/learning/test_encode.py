@@ -97,3 +97,7 @@ def test_budgeted_batches_hold_each_row_once_within_the_budget() -> None:
     assert sorted(np.concatenate(batches).tolist()) == list(range(7))
     assert all(len(batch) == 1 or len(batch) * lengths[batch].max() <= 1000 for batch in batches)
     assert batches[0].tolist() == [4]
+    assert max(map(len, batches)) > 2
+    few = list(budgeted_batches(lengths, 1000, most_rows=2))
+    assert max(map(len, few)) == 2
+    assert sorted(np.concatenate(few).tolist()) == list(range(7))

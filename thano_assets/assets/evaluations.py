@@ -45,7 +45,9 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         label = find_column(stage.columns, evaluate, "label_col")
         _check(evaluate, stage, label.name, version)
         truth = stage.connection.execute(f"SELECT CAST({quote(label.name)} AS VARCHAR) FROM rows").fetchall()
-        windows = list(probabilities(stage, text.name, version, runtime, kept))
+        windows = list(
+            probabilities(stage, text.name, version, evaluate.options.value("batch_size"), runtime, kept)
+        )
         scores: np.ndarray = np.concatenate(windows)
         known = ~np.isnan(scores[:, 0])
         labels = [row[0] for row, answered in zip(truth, known, strict=True) if answered]

@@ -46,7 +46,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         cursor.execute(
             f"CREATE TABLE predictions (label VARCHAR, probability DOUBLE, p DOUBLE[{len(classes)}])"
         )
-        for window in probabilities(stage, text.name, version, runtime, kept):
+        for window in probabilities(stage, text.name, version, value("batch_size"), runtime, kept):
             _append(cursor, window, classes)
         unanswered, right = _counts(cursor, truth.name if truth else None)
         cursor.close()

@@ -40,7 +40,12 @@ def answering_version(statement: Predict | Evaluate, runtime: Runtime) -> ModelV
 
 
 def probabilities(
-    stage: Stage, text: str, version: ModelVersion, runtime: Runtime, outcome: Outcome
+    stage: Stage,
+    text: str,
+    version: ModelVersion,
+    batch_size: int | None,
+    runtime: Runtime,
+    outcome: Outcome,
 ) -> Iterator[np.ndarray]:
     """Class probabilities of the staged rows, window by window, in the rows' order.
 
@@ -57,7 +62,7 @@ def probabilities(
     )
     cut_before = predictor.truncated
     texts = (batch.column(0).to_pylist() for batch in reader)
-    yield from predictor.predict_batches(texts, runtime.progress, stage.count)
+    yield from predictor.predict_batches(texts, runtime.progress, stage.count, batch_size)
     cut = predictor.truncated - cut_before
     outcome.facts |= {"device": f"{predictor.device} {predictor.precision}", "texts cut": cut}
     if cut:

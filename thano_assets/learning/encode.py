@@ -168,14 +168,15 @@ def shuffled_batches(lengths: np.ndarray, batch_size: int, seed: int, epoch: int
     return [batches[place] for place in rng.permutation(len(batches))]
 
 
-def budgeted_batches(lengths: np.ndarray, budget: int) -> Iterator[np.ndarray]:
+def budgeted_batches(lengths: np.ndarray, budget: int, most_rows: int | None = None) -> Iterator[np.ndarray]:
     """Row numbers of batches for inference: longest first, at most ``budget`` padded tokens a batch.
 
-    A single row longer than the budget makes a batch of its own.
+    A single row longer than the budget makes a batch of its own; ``most_rows`` bounds a batch's rows too.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
         size = max(1, budget // _rounded(int(lengths[order[start]])))
+        size = size if most_rows is None else min(size, most_rows)
         yield order[start : start + size]
         start += size

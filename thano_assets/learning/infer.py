@@ -29,6 +29,7 @@ def logits_by_batch(
     pad_id: int,
     *,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    most_rows: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of row numbers (B,) and float32 logits (B, C), longest texts first.
 
@@ -36,7 +37,7 @@ def logits_by_batch(
     """
     model.eval()
     place = next(model.parameters()).device
-    for rows in budgeted_batches(encoded.lengths, token_budget(place)):
+    for rows in budgeted_batches(encoded.lengths, token_budget(place), most_rows):
         with torch.inference_mode(), autocast():
             found = model(**batch_tensors(encoded, rows, pad_id, place)).logits
         yield rows, found.float().cpu().numpy()

@@ -93,11 +93,15 @@ class Predictor:
         found = np.full((len(texts), len(self.classes)), np.nan, dtype=np.float32)
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
-            found[start : start + len(window)] = self._window(window, None)
+            found[start : start + len(window)] = self._window(window, None, None)
         return found
 
     def predict_batches(
-        self, batches: Iterable[Sequence[str | None]], progress: Progress = SILENT, total: int | None = None
+        self,
+        batches: Iterable[Sequence[str | None]],
+        progress: Progress = SILENT,
+        total: int | None = None,
+        batch_size: int | None = None,
     ) -> Iterator[np.ndarray]:
         """Probabilities of each batch of texts, in turn.
 
@@ -108,16 +112,17 @@ class Predictor:
             batches: lists of texts.
             progress: is told about the rows answered.
             total: how many texts there are, where known.
+            batch_size: most texts that the model reads at a time; by default tokens alone fill a batch.
         """
         with progress.task("Predicting", total=total) as task:
             for texts in batches:
                 found = np.full((len(texts), len(self.classes)), np.nan, dtype=np.float32)
                 for start in range(0, len(texts), WINDOW):
                     window = texts[start : start + WINDOW]
-                    found[start : start + len(window)] = self._window(window, task)
+                    found[start : start + len(window)] = self._window(window, task, batch_size)
                 yield found
 
-    def _window(self, texts: Sequence[str | None], task: Any) -> np.ndarray:
+    def _window(self, texts: Sequence[str | None], task: Any, batch_size: int | None) -> np.ndarray:
         places_of: dict[str, list[int]] = {}  # the same text is read once
         for place, text in enumerate(texts):
             if text is not None and text.strip():
@@ -130,7 +135,7 @@ class Predictor:
             encoded = self._encoder.encode(unique)
             cut = [place for place, long in enumerate(encoded.cut) if long]
             self.truncated += sum(len(places_of[unique[place]]) for place in cut)
-        for rows, logits in logits_by_batch(self._model, encoded, self._encoder.pad_id):
+        for rows, logits in logits_by_batch(self._model, encoded, self._encoder.pad_id, most_rows=batch_size):
             proba = softmax(logits)
             answered = 0
             for row, values in zip(rows, proba, strict=True):
