@@ -89,6 +89,6 @@ def test_the_notebook_runs_in_a_real_kernel(
         for output in cell
         if "text/html" in output.get("data", {})
     ]
-    assert sum("predicted" in html for html in shown) == 2
+    assert sum("<th>predicted</th>" in html for html in shown) == 2
     assert any("my_movie_review_classifier" in html for html in shown)
     assert not any(output.output_type == "error" for cell in outputs for output in cell)
