@@ -165,10 +165,13 @@ def preflight(bound: Bound, runtime: Runtime) -> None:
 
     Raises:
         NameExists: and overwriting was not asked for.
+        UnknownModel: a version or alias that the model does not have.
         PathRefused, DataFileError: COPY's file.
         UnknownColumn, ColumnTypeError, InvalidOption: options that do not fit the query.
         UnknownBaseModel, BaseModelUnavailable: ``USING`` names no base model, or one that cannot be had now.
     """
+    from thano_assets.assets.scoring import answering_version
+
     statement = bound.statement
     match statement:
         case Copy():
@@ -203,6 +206,8 @@ def preflight(bound: Bound, runtime: Runtime) -> None:
         except ThanoError as error:
             raise error.at(statement.source, statement.span.start) from None
     for part in parts(statement):
+        if isinstance(part, (Predict, Evaluate)) and (part.model.version or part.model.alias):
+            answering_version(part, runtime)
         _check_columns(part, bound, runtime)
 
 

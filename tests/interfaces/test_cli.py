@@ -167,6 +167,16 @@ def test_an_error_is_a_sentence_with_a_caret(thano: Thano, reviews: None) -> Non
     assert lines[-1].index("^") == lines[-2].index("revews")
 
 
+def test_an_error_from_inside_a_run_is_a_sentence_too(thano: Thano, reviews: None) -> None:
+    text = "BUILD MODEL m USING ElectraEn\nOPTIONS (text_col='review', label_col='stars') AS\nSELECT * FROM reviews WHERE id = 1"
+    done = thano("sql", text)
+    err = done.stderr
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "error: All 1 rows have the same label in stars (4.5)." in err
+    assert "line 3: SELECT * FROM reviews WHERE id = 1" in err
+    assert "Traceback" not in err
+
+
 def test_verbose_adds_the_traceback(thano: Thano) -> None:
     for arguments in (["-v", "sql", "SELEC 1"], ["sql", "-v", "SELEC 1"]):
         done = thano(*arguments)

@@ -241,6 +241,16 @@ def test_an_existing_model_needs_overwrite(filled: Session) -> None:
     assert traces(filled) == before
 
 
+def test_an_unknown_version_names_those_that_there_are(filled: Session) -> None:
+    filled.execute(build("epochs=1, baseline=False"))
+    for ref in ("m VERSION 9", "m@challenger"):
+        with pytest.raises(ThanoError) as caught:
+            filled.execute(f"PREDICT USING {ref} OPTIONS (text_col='review') AS SELECT * FROM reviews")
+        assert caught.value.code == "unknown-model"
+        assert str(caught.value) == f"There is no {ref} in the registry. It has the versions 1."
+        assert (caught.value.line, caught.value.column) == (1, 15)
+
+
 def test_fit_needs_the_parents_labels(filled: Session) -> None:
     filled.execute(build("epochs=1, baseline=False"))
     before = traces(filled)

@@ -84,7 +84,9 @@ def _connections(frame: FrameType | None) -> Iterator[Any]:
 
 def was_stopped(error: BaseException | None) -> bool:
     """Whether an error is what became of a stop: libraries turn an interrupt into errors of their own."""
-    while error is not None:
+    seen: set[int] = set()  # an error that Dagster raises again has itself among its causes
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, KeyboardInterrupt):
             return True
         # DuckDB's answers to a signal and to `connection.interrupt()`.
