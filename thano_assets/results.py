@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 row``, ``2,000 rows``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclass
 class Result:
     """The answer to one statement.
@@ -40,6 +45,11 @@ class Result:
     row_count: int | None = None
     rows: pa.Table | None = field(default=None, repr=False)
     load: Callable[[int | None], pa.Table] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, kind: str, statement: str, rows: pa.Table) -> Result:
+        """A result that is nothing but its rows."""
+        return cls(kind, statement, counted(rows.num_rows, "row"), row_count=rows.num_rows, rows=rows)
 
     @property
     def table(self) -> pa.Table | None:

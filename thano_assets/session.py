@@ -18,7 +18,7 @@ from thano_assets.graph import Node, NodeKind, PlannedAsset, make_plan
 from thano_assets.graph.build import Key
 from thano_assets.graph.plan import Action
 from thano_assets.progress import Progress
-from thano_assets.results import Result
+from thano_assets.results import Result, counted
 from thano_assets.sql import parse
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
@@ -153,7 +153,11 @@ class Session:
 
                 rows = listing(statement.what, self._runtime)
                 return Result(
-                    statement.kind, statement.text, _count(rows.num_rows), row_count=rows.num_rows, rows=rows
+                    statement.kind,
+                    statement.text,
+                    counted(rows.num_rows, "row"),
+                    row_count=rows.num_rows,
+                    rows=rows,
                 )
             case DropTable():
                 return self._drop_table(statement)
@@ -179,7 +183,7 @@ class Session:
             rows = relation.to_arrow_table() if relation is not None else None
         result.rows, result.load, result.kept_as = rows, None, None
         result.row_count = rows.num_rows if rows is not None else 0
-        result.summary = _count(result.row_count)
+        result.summary = counted(result.row_count, "row")
         return result
 
     def _something_to_make(self, query: Query) -> bool:
@@ -275,7 +279,7 @@ class Session:
         result = Result(
             statement.kind,
             statement.text,
-            f"model {name} deleted, {len(versions)} version{'' if len(versions) == 1 else 's'}",
+            f"model {name} deleted, {counted(len(versions), 'version')}",
         )
         if entry is not None:
             readers = self._readers((entry.kind.value, entry.name))
@@ -300,9 +304,7 @@ class Session:
         from thano_assets.listings import creation
 
         rows = creation(statement, self.catalog, self._runtime)
-        return Result(
-            statement.kind, statement.text, _count(rows.num_rows), row_count=rows.num_rows, rows=rows
-        )
+        return Result.of(statement.kind, statement.text, rows)
 
     def _get_dataset(self, statement: GetThanosql) -> Result:
         import pyarrow as pa
@@ -428,10 +430,6 @@ class Session:
         from thano_assets.assets.runner import reload_user_interface
 
         reload_user_interface(self.workspace)
-
-
-def _count(rows: int) -> str:
-    return f"{rows:,} row{'' if rows == 1 else 's'}"
 
 
 def _in_callers_text(error: ThanoError, statement: Statement) -> ThanoError:

@@ -173,7 +173,7 @@ CASES = [
         "file outside in a query",
         "SELECT * FROM read_text('/etc/passwd')",
         "query",
-        "lies outside the workspace",
+        "queries read tables",
         None,
     ),
     ("missing file", "COPY x FROM 'revews.jsonl'", "data-file", "reviews.jsonl", (1, 13)),

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from thano_assets.assets.relations import located, prepare, preview
 from thano_assets.assets.runtime import Outcome, Runtime
-from thano_assets.errors import DataFileError
+from thano_assets.errors import DataFileError, ThanoError
 from thano_assets.graph import Node
 from thano_assets.resources.files import TypesGuessedWrong, raw_source
 from thano_assets.resources.warehouse import Column, interrupted, literal, quote
+from thano_assets.results import counted
 from thano_assets.sql.statements import Copy, CreateTableAs, Query
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def _load(
             connection.execute(f"INSERT INTO {quote(name)} BY NAME {relation}")
         else:
             connection.execute(f"CREATE OR REPLACE TABLE {quote(name)} AS {relation}")
+    except ThanoError as error:
+        raise error.at(statement.source, statement.source_span.start)  # noqa: B904 - the same error, placed
     except duckdb.Error as error:
         if interrupted(error):
             raise KeyboardInterrupt from error
@@ -111,7 +114,7 @@ def describe_table(connection: duckdb.DuckDBPyConnection, name: str, runtime: Ru
     rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0]
     return Outcome(
         data_version=runtime.warehouse.fingerprint(connection, table),
-        summary=f"table {name}: {rows:,} rows, {len(columns)} columns",
+        summary=f"table {name}: {counted(rows, 'row')}, {counted(len(columns), 'column')}",
         rows=rows,
         columns=columns,
         preview=preview(connection, table),

@@ -5,6 +5,7 @@ Definitions are scikit-learn's. Rows whose probabilities are NaN (a text was mis
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -92,13 +93,16 @@ def evaluate(
             hint="Every row needs a text and a true label; check the query.",
         )
     indices, proba = indices[kept], proba[kept]
-    if report == "classes":
-        return _class_report(indices, proba, classes)
-    if report == "confusion":
-        return _confusion_report(indices, proba, classes)
-    if report == "roc":
-        return _roc_report(indices, proba, classes)
-    return _summary(indices, proba)
+    with warnings.catch_warnings():
+        # Rows of one label only leave some scores undefined: they are NULL in the result, which says it.
+        warnings.simplefilter("ignore")
+        if report == "classes":
+            return _class_report(indices, proba, classes)
+        if report == "confusion":
+            return _confusion_report(indices, proba, classes)
+        if report == "roc":
+            return _roc_report(indices, proba, classes)
+        return _summary(indices, proba)
 
 
 def _summary(true: np.ndarray, proba: np.ndarray) -> pa.Table:

@@ -41,7 +41,7 @@ def in_users_text(error: duckdb.Error, query: Query, rendered: Rendered) -> Than
         found, length = UnknownTable(f"There is no table {name}.", hint=hint), len(name)
     elif match := _REFUSED.search(message):
         found = QueryError(
-            f"The query may not read {match['path']}, which lies outside the workspace.",
+            f"The query may not read the file {match['path']}: queries read tables.",
             hint="COPY it from the data folder, or add its folder to [files] allowed in thano.toml.",
         )
         length = len(match["path"])
