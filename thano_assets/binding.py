@@ -175,7 +175,9 @@ def preflight(bound: Bound, runtime: Runtime) -> None:
     statement = bound.statement
     match statement:
         case Copy():
-            _check_free(statement, statement.table, runtime, allowed=statement.mode != "fail")
+            # A table that no statement makes cannot be appended to: it would be replaced by the new rows.
+            unknown = statement.mode == "append" and len(bound.entries[-1].statements) == 1
+            _check_free(statement, statement.table, runtime, allowed=statement.mode != "fail" and not unknown)
             _check_source(statement, runtime)
         case CreateTableAs():
             _check_free(statement, statement.name, runtime, allowed=statement.or_replace)
@@ -216,7 +218,9 @@ def _check_free(statement: Copy | CreateTableAs, name: str, runtime: Runtime, *,
         return
     span = statement.table_span if isinstance(statement, Copy) else statement.name_span
     hint = (
-        "OPTIONS (overwrite=True) replaces it, OPTIONS (if_exists='append') adds to it."
+        "Its statement is gone from the catalog: OPTIONS (overwrite=True) replaces it."
+        if isinstance(statement, Copy) and statement.mode == "append"
+        else "OPTIONS (overwrite=True) replaces it, OPTIONS (if_exists='append') adds to it."
         if isinstance(statement, Copy)
         else "CREATE OR REPLACE TABLE replaces it."
     )

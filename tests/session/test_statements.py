@@ -57,6 +57,13 @@ class TestTables:
         session.execute("COPY t OPTIONS (if_exists='replace') FROM '[{\"a\": 3}]'")
         assert column(session.execute("SELECT a FROM t"), "a") == [3]
 
+    def test_append_never_replaces_rows_whose_statement_is_gone(self, session: Session) -> None:
+        session.execute("COPY t FROM '[{\"a\": 1}]'")
+        (session.catalog.root / "tables" / "t.sql").unlink()
+        with pytest.raises(ThanoError, match="Its statement is gone from the catalog"):
+            session.execute("COPY t OPTIONS (if_exists='append') FROM '[{\"a\": 2}]'")
+        assert column(session.execute("SELECT a FROM t"), "a") == [1]
+
     def test_a_later_row_of_another_type_widens_the_column(self, session: Session) -> None:
         lines = ["a"] + ["1"] * 30_000 + ["x"]
         (session.workspace.data / "late.csv").write_text("\n".join(lines) + "\n")
@@ -269,7 +276,7 @@ class TestModels:
 
 LABELS: dict[str, list[object]] = {
     "BOOLEAN": [False, True],
-    "INTEGER": [1, 2, 10],
+    "INTEGER": [-3, 1, 2, 10],
     "DECIMAL(5,2)": [decimal.Decimal("-1.50"), decimal.Decimal("2.25")],
     "DATE": [datetime.date(2024, 2, 29), datetime.date(2025, 1, 1)],
     "ENUM('low', 'high')": ["low", "high"],
@@ -282,7 +289,7 @@ def test_labels_of_any_type_come_back_as_they_were(session: Session, type_: str)
     values = LABELS[type_]
     rows: list[dict[str, object]] = [
         {"text": f"{word} film", "label": value}
-        for word, value in zip(("good", "bad", "dull"), values, strict=False)
+        for word, value in zip(("good", "bad", "dull", "fine"), values, strict=False)
         for _ in range(10)
     ]
     write_rows(session.workspace, "rows.jsonl", rows)
