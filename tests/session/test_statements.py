@@ -6,6 +6,7 @@ import datetime
 import decimal
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from tests.session.conftest import Recorder, write_rows
@@ -349,6 +350,8 @@ def test_interrupting_a_training_leaves_no_model(
     with pytest.raises(KeyboardInterrupt):
         reviews.execute(f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}) AS SELECT * FROM reviews")
     assert traces(reviews) == before
+    run = reviews._open_runner().instance.get_runs(limit=1)[0]
+    assert run.status is dg.DagsterRunStatus.CANCELED
     monkeypatch.undo()
     reviews.execute(f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}) AS SELECT * FROM reviews")
 

@@ -1,18 +1,20 @@
 """The one module that uses names of Dagster which are not public.
 
-They are stable over the releases that ``pyproject.toml`` allows; ``tests/assets/test_dagster_compat.py``
+They are stable over the releases that ``pyproject.toml`` allows; ``tests/assets/test_definitions.py``
 holds them to what is needed: a run that was executed in the caller's process belongs to the code
-location, and can be executed again from the UI.
+location, so that it can be executed again from the UI.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
+from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import (
     ManagedGrpcPythonEnvCodeLocationOrigin,
     RemoteJobOrigin,
@@ -23,6 +25,21 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 LOCATION_NAME = "thano_assets"
 MODULE_NAME = "thano_assets.definitions"
 _ASSET_JOB = "__ASSET_JOB"
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The instance of ``home`` for runs in this process: its steps do not capture standard output and error.
+
+    Dagster captures them with two child processes a stream and step. They take time, stand between progress
+    bars and the terminal, and answer Ctrl-C with tracebacks of their own. Runs that the UI launches capture.
+    """
+    no_capture = {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+    return dg.DagsterInstance.from_ref(
+        InstanceRef.from_dir(str(home), overrides={"compute_logs": no_capture})
+    )
 
 
 def _job_origin() -> RemoteJobOrigin:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from filelock import FileLock
 
-from thano_assets.assets.dagster_compat import LOCATION_NAME, run_assets
+from thano_assets.assets.dagster_compat import LOCATION_NAME, open_instance, run_assets
 from thano_assets.assets.factory import asset_key, build_assets
 from thano_assets.assets.relations import remove_abandoned_stages
 from thano_assets.assets.runtime import Outcome, collecting_outcomes
@@ -128,7 +128,7 @@ def _open_instance(workspace: Workspace) -> dg.DagsterInstance:
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
     with FileLock(home / ".init.lock"):
-        instance = dg.DagsterInstance.from_config(str(home))
+        instance = open_instance(home)
         ready = home / ".ready"
         if not ready.exists():
             instance.get_runs_count()
@@ -152,7 +152,8 @@ def _close_dead_runs(instance: dg.DagsterInstance) -> None:
 def _record_cancelled(instance: dg.DagsterInstance, run_ids: list[str]) -> None:
     for run_id in run_ids:
         run = instance.get_run_by_id(run_id)
-        if run is not None and not run.is_finished:
+        # Dagster has taken the interrupted step for a failed one by now; the person knows better.
+        if run is not None and not run.is_success:
             instance.report_run_canceled(run, "Stopped by the person who asked for it.")
 
 
