@@ -92,3 +92,5 @@ def test_the_notebook_runs_in_a_real_kernel(
     assert sum("<th>predicted</th>" in html for html in shown) == 2
     assert any("my_movie_review_classifier" in html for html in shown)
     assert not any(output.output_type == "error" for cell in outputs for output in cell)
+    noise = [output.text for cell in outputs for output in cell if output.get("name") == "stderr"]
+    assert noise == []

@@ -8,6 +8,7 @@ location, so that it can be executed again from the UI.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -74,5 +75,9 @@ def run_assets(
     )
     if callable(on_created):
         on_created(run.run_id)
-    execute_run(InMemoryJob(job), run, instance, raise_on_error=True)
+    with warnings.catch_warnings():
+        # In a notebook a loop runs already, and Dagster leaves a coroutine of its own loop behind.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        warnings.filterwarnings("ignore", "IProgress not found")  # tqdm's, of a bar that is not shown
+        execute_run(InMemoryJob(job), run, instance, raise_on_error=True)
     return run.run_id
