@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from thano_assets import progress as progress_module
 from thano_assets.binding import Bound, bind, check_served, nodes_with_upstream, parts, preflight
-from thano_assets.catalog import Catalog, EntryKind
+from thano_assets.catalog import Catalog, EntryKind, entry_of
 from thano_assets.catalog.entries import nested_names
 from thano_assets.catalog.overlay import Overlay
 from thano_assets.errors import ThanoError, UnknownDataset, UnknownModel, UnknownTable, did_you_mean
@@ -195,23 +196,32 @@ class Session:
         return bool(reads - set(names) - {name.casefold() for name in self._table_names()})
 
     def _materialize(self, statement: Statement) -> Result:
+        """Make what the statement defines; statements that define the same table take turns.
+
+        COPY … append reads the table's definition and writes a longer one: two at once would lose rows.
+        """
+        own = entry_of(statement)
+        if own is None or not own.kind.is_relation:
+            return self._make(statement)
+        with self.workspace.lock("table-" + re.sub(r"\W", "_", own.name.casefold())):
+            return self._make(statement)
+
+    def _make(self, statement: Statement) -> Result:
         bound = bind(statement, self.catalog, self._runtime.registry.models(), self._table_names())
         preflight(bound, self._runtime)
         plan = self._planned(bound, set())
         made = [planned.node for planned in plan if planned.action is not Action.SKIP]
         tags = {"thano/statement": statement.kind.replace(" ", "_")}
         outcomes: dict[Key, Outcome] = {}
-        undo: list[tuple[Key, Callable[[], None]]] = []
         try:
-            for entry in bound.entries:
-                undo.append(((entry.kind.value, entry.name), self.catalog.put(entry)))
             nodes = [planned.node for planned in plan]
             run_id = self._open_runner().run(made, nodes, tags, outcomes)
-        except BaseException:
-            for key, step in reversed(undo):
-                if key not in outcomes:  # what was finished before stays, with its statement
-                    step()
-            raise
+        finally:
+            # A statement is kept once its asset is there. After a kill in between, running it again is right:
+            # for an append too, whose rows are not in the definition yet.
+            for entry in bound.entries:
+                if (entry.kind.value, entry.name) in outcomes:
+                    self.catalog.put(entry)
         self._tell_user_interface()
         outcome = outcomes[bound.targets[-1]]
         node = bound.graph.nodes[bound.targets[-1]]

@@ -1,4 +1,4 @@
-"""The catalog's files: whole, readable, found again, and put back when a statement fails."""
+"""The catalog's files: whole, readable, and found again."""
 
 from __future__ import annotations
 
@@ -50,21 +50,10 @@ def test_names_are_found_whatever_their_case_and_keep_the_last_spelling(catalog:
 def test_a_table_and_a_prediction_of_one_name_replace_each_other(catalog: Catalog) -> None:
     catalog.put(table("t"))
     text = "CREATE OR REPLACE TABLE t AS PREDICT USING m AS SELECT 'a' AS text\n;\n"
-    undo = catalog.put(Entry(EntryKind.PREDICTION, "t", text))
+    catalog.put(Entry(EntryKind.PREDICTION, "t", text))
     assert [entry.kind for entry in catalog.entries()] == [EntryKind.PREDICTION]
-    undo()
+    catalog.put(table("t"))
     assert catalog.entries() == [table("t")]
-
-
-def test_undo_brings_back_what_was_there_and_leaves_others_work_alone(catalog: Catalog) -> None:
-    undo_first = catalog.put(table("t"))
-    newer = table("t", "CREATE TABLE t AS SELECT 2 AS a\n;\n")
-    undo_second = catalog.put(newer)
-    undo_second()
-    assert catalog.relation("t") == table("t")
-    catalog.put(newer)
-    undo_first()  # somebody wrote the name since
-    assert catalog.relation("t") == newer
 
 
 def test_a_killed_writers_temporary_file_is_not_an_entry(catalog: Catalog) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -86,32 +86,20 @@ class Catalog:
                     return path
         return None
 
-    def put(self, entry: Entry) -> Callable[[], None]:
-        """Keep ``entry`` in place of whatever had its name; returns what undoes it.
-
-        The undo leaves the file alone where somebody else has written it since.
-        """
+    def put(self, entry: Entry) -> None:
+        """Keep ``entry`` in place of whatever had its name."""
         replaced = [
-            (path, path.read_text(encoding="utf-8"))
+            path
             for kind in EntryKind
             if kind is entry.kind or (kind.is_relation and entry.kind.is_relation)
             if (path := self._find(kind, entry.name)) is not None
         ]
         target = self.root / entry.kind.value / _file_name(entry.name)
         write_atomically(target, entry.text)
-        for path, _ in replaced:
-            if path != target:
+        for path in replaced:
+            # Where the file system takes Foo.sql and foo.sql for one file, it has just been written.
+            if path.exists() and not path.samefile(target):
                 path.unlink(missing_ok=True)
-
-        def undo() -> None:
-            if not target.is_file() or target.read_text(encoding="utf-8") != entry.text:
-                return
-            if all(path != target for path, _ in replaced):
-                target.unlink(missing_ok=True)
-            for path, text in replaced:
-                write_atomically(path, text)
-
-        return undo
 
     def remove(self, kind: EntryKind, name: str) -> bool:
         """Forget the entry; tells whether there was one."""

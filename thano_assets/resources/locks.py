@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from ..system import process_alive
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -88,12 +90,9 @@ class KernelLock:
         """Who took the lock last, if that process still lives."""
         try:
             note = Holder(**json.loads(self.path.read_text(encoding="utf-8")))
-            os.kill(note.pid, 0)
-        except PermissionError:
-            return note
         except (OSError, ValueError, TypeError):
             return None
-        return note
+        return note if process_alive(note.pid) else None
 
 
 class PortableLock:

@@ -295,7 +295,8 @@ _PREDICTION = (
     OptionSpec(
         "on_error",
         "choice",
-        "What to do with a row that cannot be predicted: stop, leave it out, or keep it with NULL.",
+        "A row without text is kept with NULL ('abort', 'null') or left out ('skip'); "
+        "a failure of the model itself stops the statement whatever is chosen.",
         default="abort",
         choices=("abort", "skip", "null"),
     ),
