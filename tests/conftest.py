@@ -16,6 +16,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own workspace and servers have no say in a test."""
     for name in (
         "THANO_WORKSPACE",
+        "THANO_ENV",
         "THANO_MLFLOW_URL",
         "THANO_DAGSTER_URL",
         "MLFLOW_TRACKING_URI",
@@ -52,6 +53,7 @@ def make_classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     """Makes the Hugging Face folder of a tiny, untrained ELECTRA classifier over single letters."""
 
     def make(classes: tuple[str, ...] = ("negative", "positive"), positions: int = 64) -> Path:
+        import torch
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
         from transformers import ElectraConfig, ElectraForSequenceClassification, PreTrainedTokenizerFast
 
@@ -87,7 +89,9 @@ def make_classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
             label2id={label: number for number, label in enumerate(classes)},
         )
         folder = tmp_path_factory.mktemp("classifier")
-        ElectraForSequenceClassification(config).save_pretrained(folder)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # the same weights in every run of the tests
+            ElectraForSequenceClassification(config).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return folder
 

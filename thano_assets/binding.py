@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 from thano_assets.catalog import Entry, EntryKind, entry_of
 from thano_assets.catalog.entries import PREBUILT_NAME, nested_entries, query_of
-from thano_assets.catalog.overlay import Entries, overlaid
+from thano_assets.catalog.overlay import Entries, Overlay
 from thano_assets.errors import InvalidOption, NameExists, QueryError, ThanoError, UnsupportedStatement
-from thano_assets.graph import Graph, Node
-from thano_assets.graph.build import Key, check_reads, prebuilt_entry
+from thano_assets.graph import Graph
+from thano_assets.graph.build import Key, check_reads, names_read, prebuilt_entry
 from thano_assets.sql.grammar import STATEMENT_SPECS
 from thano_assets.sql.statements import (
     BuildModel,
     Copy,
     CreateTableAs,
-    DeleteModel,
     Evaluate,
     FitModel,
     GetThanosql,
@@ -61,11 +60,9 @@ def check_served(statement: Statement) -> None:
         UnsupportedStatement: it is legal, and not there yet.
     """
     for part in parts(statement):
-        one_version = isinstance(part, DeleteModel) and part.version is not None
-        if one_version or not STATEMENT_SPECS[part.option_kind].available:
+        if not STATEMENT_SPECS[part.option_kind].available:
             raise UnsupportedStatement(
-                f"{part.option_kind}{' … VERSION' if one_version else ''} is part of the language, "
-                "but this version does not run it yet.",
+                f"{part.option_kind} is part of the language, but this version does not run it yet.",
                 hint="What it runs is listed in docs/language.md.",
             ).at(part.source, part.span.start, len(part.kind))
         for name in part.options.unavailable():
@@ -90,7 +87,12 @@ def parts(statement: Statement) -> Iterator[Statement]:
 
 
 def bind(
-    statement: Statement, catalog: Entries, known_models: Iterable[str], present: Iterable[str] | None = None
+    statement: Statement,
+    catalog: Entries,
+    known_models: Iterable[str],
+    present: Iterable[str] | None = None,
+    *,
+    own: Entry | None = None,
 ) -> Bound:
     """Find what the statement defines and check that what it reads exists.
 
@@ -99,6 +101,7 @@ def bind(
         catalog: What was defined before.
         known_models: Models of the registry.
         present: Tables of the warehouse; a bare query then makes the defined ones that are missing there.
+        own: What the statement defines, where that is not what it says by itself.
 
     Raises:
         UnknownTable, UnknownModel: it reads what nobody makes.
@@ -106,7 +109,7 @@ def bind(
     """
     new = nested_entries(statement)
     targets = [(entry.kind.value, entry.name) for entry in new]
-    own = _own_entry(statement, catalog)
+    own = own or _own_entry(statement, catalog)
     if own is not None:
         new.append(own)
         targets.append((own.kind.value, own.name))
@@ -114,9 +117,12 @@ def bind(
     for ref in _model_refs(statement):
         if ref.name == PREBUILT_NAME and ref.name not in known and catalog.model(ref.name) is None:
             new.insert(0, prebuilt_entry())
-    before = catalog.entries()
-    graph = Graph(overlaid(before, new))
-    check_reads(statement, graph, known, [entry.name for entry in before if entry.kind.is_relation])
+    before = Overlay(catalog)
+    before.put(new)
+    graph = Graph.around(new, before, names_read(statement))
+    known.update(catalog.names(EntryKind.MODEL))
+    tables = catalog.names(*(kind for kind in EntryKind if kind.is_relation))
+    check_reads(statement, graph, known, tables)
     if own is not None:
         _check_not_circular(statement, own, graph)
     if isinstance(statement, QueryStatement) and present is not None:
@@ -128,7 +134,9 @@ def bind(
 
 def _own_entry(statement: Statement, catalog: Entries) -> Entry | None:
     own = entry_of(statement)
-    if own is None or not isinstance(statement, Copy) or statement.mode != "append":
+    if own is None or own.kind is EntryKind.CHECK:
+        return None
+    if not isinstance(statement, Copy) or statement.mode != "append":
         return own
     before = catalog.relation(own.name)
     return own if before is None else Entry(before.kind, before.name, before.text + own.text)
@@ -160,8 +168,13 @@ def _check_not_circular(statement: Statement, own: Entry, graph: Graph) -> None:
         raise error.at(statement.source, query.span.start)
 
 
-def preflight(bound: Bound, runtime: Runtime) -> None:
+def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
     """Find what can be found before any work starts: names taken, files, columns, base models.
+
+    Args:
+        bound: The statement.
+        runtime: The workspace's resources.
+        again: Whether the name is taken by this very definition, which a plan found to be out of date.
 
     Raises:
         NameExists: and overwriting was not asked for.
@@ -173,21 +186,9 @@ def preflight(bound: Bound, runtime: Runtime) -> None:
     from thano_assets.assets.scoring import answering_version
 
     statement = bound.statement
-    match statement:
-        case Copy():
-            # A table that no statement makes cannot be appended to: it would be replaced by the new rows.
-            unknown = statement.mode == "append" and len(bound.entries[-1].statements) == 1
-            _check_free(statement, statement.table, runtime, allowed=statement.mode != "fail" and not unknown)
-            _check_source(statement, runtime)
-        case CreateTableAs():
-            _check_free(statement, statement.name, runtime, allowed=statement.or_replace)
-        case BuildModel() | FitModel():
-            _check_model_name(statement, statement.name, statement.name_span.start)
-            _check_model_free(statement, statement.name, runtime)
-        case GetThanosql():
-            name = bound.entries[-1].name
-            _check_model_name(statement, name, statement.span.start)
-            _check_model_free(statement, name, runtime)
+    check_names(bound, runtime, again=again)
+    if isinstance(statement, Copy):
+        _check_source(statement, runtime)
     if isinstance(statement, BuildModel):
         from thano_assets.resources import base_models
 
@@ -201,16 +202,52 @@ def preflight(bound: Bound, runtime: Runtime) -> None:
         except ThanoError as error:
             raise error.at(statement.source, statement.base_span.start, len(statement.base)) from None
     if isinstance(statement, (BuildModel, FitModel)):
-        from thano_assets.assets.models import settings_of
+        from thano_assets.assets.training import settings_of
 
         try:
             settings_of(statement)
         except ThanoError as error:
             raise error.at(statement.source, statement.span.start) from None
+        if statement.options.get("evaluate_on") is not None:
+            from thano_assets.assets.promotion import check_evaluation_table
+
+            check_evaluation_table(statement, runtime)
     for part in parts(statement):
         if isinstance(part, (Predict, Evaluate)) and (part.model.version or part.model.alias):
             answering_version(part, runtime)
         _check_columns(part, bound, runtime)
+
+
+def check_names(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
+    """Check that what the statement makes may have its name.
+
+    Args:
+        bound: The statement.
+        runtime: The workspace's resources.
+        again: Whether the name is there from a definition that may be replaced.
+
+    Raises:
+        NameExists: and overwriting was not asked for.
+        InvalidOption: no model can be called that.
+    """
+    statement = bound.statement
+    match statement:
+        case Copy():
+            # A table that no statement makes cannot be appended to: it would be replaced by the new rows.
+            unknown = statement.mode == "append" and len(bound.entries[-1].statements) == 1
+            allowed = again or (statement.mode != "fail" and not unknown)
+            _check_free(statement, statement.table, runtime, allowed=allowed)
+        case CreateTableAs():
+            _check_free(statement, statement.name, runtime, allowed=statement.or_replace or again)
+        case BuildModel() | FitModel():
+            _check_model_name(statement, statement.name, statement.name_span.start)
+            if not again:
+                _check_model_free(statement, statement.name, runtime)
+        case GetThanosql():
+            name = bound.entries[-1].name
+            _check_model_name(statement, name, statement.span.start)
+            if not again:
+                _check_model_free(statement, name, runtime)
 
 
 def _check_free(statement: Copy | CreateTableAs, name: str, runtime: Runtime, *, allowed: bool) -> None:
@@ -287,6 +324,7 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
 
 def check_columns(part: Statement, columns: list[Column]) -> None:
     """Check the columns of a part's query against the part's options."""
+    from thano_assets.assets.predictions import added_columns
     from thano_assets.assets.relations import find_column, refuse_column, text_column
 
     match part:
@@ -297,18 +335,4 @@ def check_columns(part: Statement, columns: list[Column]) -> None:
             text_column(columns, part)
             if part.options.get("label_col"):
                 find_column(columns, part, "label_col")
-            added = [str(part.options.value("result_col"))]
-            refuse_column(
-                columns,
-                part,
-                added + (["probability", "probabilities"] if part.options.value("proba") else []),
-            )
-
-
-def nodes_with_upstream(graph: Graph, keys: Iterable[Key]) -> list[Node]:
-    """The nodes of ``keys`` and everything they stand on, each after what it reads."""
-    found: dict[Key, Node] = {}
-    for key in keys:
-        for node in graph.ancestors(key):
-            found.setdefault(node.key, node)
-    return list(found.values())
+            refuse_column(columns, part, added_columns(part))

@@ -1,7 +1,8 @@
 """The Dagster code location: the catalog of the workspace as a graph of assets.
 
 ``workspace.yaml`` names this module. The workspace is the one of ``THANO_WORKSPACE``, of the
-folder or one above it, or ``./workspace``. Loading imports neither torch, Transformers nor MLflow.
+folder or one above it, or ``./workspace``; ``THANO_ENV`` names an environment of it. Loading imports neither
+torch, Transformers nor MLflow.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import dagster as dg
 
 from thano_assets.assets.factory import build_definitions
-from thano_assets.catalog import Catalog
+from thano_assets.assets.planner import observed
+from thano_assets.assets.schedules import schedules, watchers
+from thano_assets.catalog import catalog_of
 from thano_assets.graph import Graph
 from thano_assets.resources.dagster import resources_for
 from thano_assets.resources.workspace import Workspace
@@ -19,4 +22,12 @@ from thano_assets.resources.workspace import Workspace
 def defs() -> dg.Definitions:
     """The graph of the catalog as it is now; reload the code location to see later statements."""
     workspace = Workspace.open()
-    return build_definitions(Graph(Catalog(workspace.statements).entries()), resources_for(workspace))
+    graph = observed(Graph(catalog_of(workspace).entries()), workspace)
+    # What is tried out in an environment is not run by the clock.
+    production = workspace.production is None
+    return build_definitions(
+        graph,
+        resources_for(workspace),
+        schedules=schedules(graph, workspace) if production else (),
+        sensors=watchers(graph, workspace) if production else (),
+    )

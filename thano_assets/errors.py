@@ -145,10 +145,30 @@ class UnknownDataset(ThanoError):  # noqa: N818
     default_code = "unknown-dataset"
 
 
+class ChampionKept(ThanoError):  # noqa: N818
+    """A version that answers, which is never deleted by itself."""
+
+    default_code = "champion"
+
+
 class NameExists(ThanoError):  # noqa: N818
     """A table or model of that name exists, and overwriting was not asked for."""
 
     default_code = "name-exists"
+
+
+class BorrowedAsset(ThanoError):  # noqa: N818
+    """Something that an environment only borrows from production, and so cannot change."""
+
+    default_code = "borrowed"
+
+    @classmethod
+    def of(cls, what: str) -> Self:
+        """The refusal to change ``what``, such as ``table reviews``."""
+        return cls(
+            f"The {what} is production's; this environment only borrows it.",
+            hint="Make it here to have an own one, or change it in production, without --env.",
+        )
 
 
 class TrainingDataError(ThanoError):
@@ -197,6 +217,18 @@ class WarehouseBusy(ThanoError):  # noqa: N818
     """Another program holds the warehouse file."""
 
     default_code = "warehouse-busy"
+
+
+class ExpectationFailed(ThanoError):  # noqa: N818
+    """Rows of a table break an EXPECT, so nothing is made from the table."""
+
+    default_code = "expectation"
+
+
+class UnknownExpectation(ThanoError):  # noqa: N818
+    """An expectation that no EXPECT statement has stated."""
+
+    default_code = "unknown-expectation"
 
 
 class RunFailed(ThanoError):  # noqa: N818

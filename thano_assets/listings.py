@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thano_assets.assets.runtime import Runtime
-from thano_assets.catalog import Catalog, Entry
+from thano_assets.catalog import Catalog, Entry, catalog_of
 from thano_assets.errors import UnknownModel, UnknownTable, did_you_mean
+from thano_assets.graph import Action
 from thano_assets.resources.warehouse import quote
 from thano_assets.sql.statements import ShowCreate
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from thano_assets.resources.registry import ModelVersion
+    from thano_assets.scripts import ScriptPlanner, Step
 
 
 def listing(what: str, runtime: Runtime) -> pa.Table:
@@ -63,7 +65,7 @@ def _newest(runtime: Runtime, name: str) -> ModelVersion | None:
 def _tables(runtime: Runtime) -> pa.Table:
     import pyarrow as pa
 
-    catalog = Catalog(runtime.workspace.statements)
+    catalog = catalog_of(runtime.workspace)
     tables = runtime.warehouse.tables()
     entries = [catalog.relation(table.name) for table in tables]
     return pa.table(
@@ -129,3 +131,47 @@ def creation(statement: ShowCreate, catalog: Catalog, runtime: Runtime) -> pa.Ta
                 items["data version"] = runtime.warehouse.fingerprint(connection, quote(name))
     shown = {item: value for item, value in items.items() if value}
     return pa.table({"item": list(shown), "value": list(shown.values())})
+
+
+def planned_rows(steps: list[Step], planner: ScriptPlanner) -> pa.Table:
+    """The rows of PLAN: what each statement would do with each asset, and why."""
+    import pyarrow as pa
+
+    rows: list[dict[str, object]] = []
+    for step in steps:
+        if step.drops and step.writes is not None:
+            action = Action.DROP if step.runs else Action.SKIP
+            rows.append(
+                {
+                    "statement": step.number,
+                    "asset": f"{step.writes[0].replace('relation', 'table')}s/{step.writes[1]}",
+                    "kind": f"{step.writes[0].replace('relation', 'table')}s",
+                    "action": action.value,
+                    "reason": step.reason,
+                    "estimated_seconds": "0",
+                }
+            )
+        for one in planner.told(step):
+            rows.append(
+                {
+                    "statement": step.number,
+                    "asset": "/".join(one.node.key),
+                    "kind": one.node.kind.value,
+                    "action": one.action.value,
+                    "reason": one.reason,
+                    "rows": one.rows,
+                    "estimated_seconds": "unknown" if one.seconds is None else f"{one.seconds:.3g}",
+                }
+            )
+    schema = pa.schema(
+        [
+            ("statement", pa.int64()),
+            ("asset", pa.string()),
+            ("kind", pa.string()),
+            ("action", pa.string()),
+            ("reason", pa.string()),
+            ("rows", pa.int64()),
+            ("estimated_seconds", pa.string()),
+        ]
+    )
+    return pa.Table.from_pylist(rows, schema)

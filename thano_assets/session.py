@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from thano_assets import progress as progress_module
-from thano_assets.binding import Bound, bind, check_served, nodes_with_upstream, parts, preflight
-from thano_assets.catalog import Catalog, EntryKind, entry_of
+from thano_assets.binding import check_names, check_served, parts, preflight
+from thano_assets.catalog import EntryKind, catalog_of, entry_of
 from thano_assets.catalog.entries import nested_names
-from thano_assets.catalog.overlay import Overlay
 from thano_assets.errors import ThanoError, UnknownDataset, UnknownModel, UnknownTable, did_you_mean
-from thano_assets.graph import Node, NodeKind, PlannedAsset, make_plan
+from thano_assets.graph import Action, Mode, NodeKind, Record
 from thano_assets.graph.build import Key
-from thano_assets.graph.plan import Action
 from thano_assets.progress import Progress
 from thano_assets.results import Result, counted
 from thano_assets.sql import parse
@@ -25,13 +24,21 @@ from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
     CreateTableAs,
     DeleteModel,
+    DropExpect,
     DropTable,
+    Expect,
     GetThanosql,
     ListItems,
     Plan,
+    PromoteModel,
     Query,
     QueryStatement,
+    RebuildModel,
     ShowCreate,
+    ShowLineage,
+    ShowRuns,
+    ShowTraining,
+    ShowVersions,
     Statement,
 )
 
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from thano_assets.assets.runner import Runner
     from thano_assets.assets.runtime import Outcome, Runtime
     from thano_assets.resources.workspace import Workspace
+    from thano_assets.scripts import ScriptPlanner, Step
 
 
 class Session:
@@ -63,17 +71,17 @@ class Session:
         verbose: bool = False,
     ) -> None:
         from thano_assets.assets.runtime import Runtime
-        from thano_assets.resources.registry import Registry
+        from thano_assets.resources.environments import registry_of
         from thano_assets.resources.warehouse import Warehouse
         from thano_assets.resources.workspace import Workspace
 
         self.workspace = workspace if isinstance(workspace, Workspace) else Workspace.open(workspace)
         self.progress = progress or progress_module.SILENT
-        self.catalog = Catalog(self.workspace.statements)
+        self.catalog = catalog_of(self.workspace)
         self._runtime: Runtime = Runtime(
             workspace=self.workspace,
             warehouse=Warehouse.of(self.workspace),
-            registry=Registry(self.workspace),
+            registry=registry_of(self.workspace),
             progress=self.progress,
         )
         self._verbose = verbose
@@ -125,19 +133,40 @@ class Session:
 
     def execute_statement(self, statement: Statement) -> Result:
         """Run one statement that :meth:`parse` gave."""
+        return self._timed(statement, lambda: self._dispatch(statement))
+
+    def _timed(self, statement: Statement, work: Callable[[], Result]) -> Result:
         started = time.perf_counter()
         with progress_module.reporting_to(self.progress):
             try:
-                result = self._dispatch(statement)
+                result = work()
             except ThanoError as error:
                 raise _in_callers_text(error, statement)  # noqa: B904 - the same error, placed anew
         result.seconds = time.perf_counter() - started
         return result
 
+    def script(self, statements: Sequence[Statement], *, force: bool = False) -> list[Step]:
+        """What ``thano run`` does for statements that :meth:`parse` gave, decided before the first one runs.
+
+        Args:
+            statements: One after the other; those of several files count as one script.
+            force: Do every statement, also where nothing has changed.
+
+        Raises:
+            ThanoError: a statement reads what nobody makes.
+        """
+        with progress_module.reporting_to(self.progress):
+            return self._steps(statements, Mode.FORCED if force else Mode.INCREMENTAL)
+
+    def execute_step(self, step: Step) -> Result:
+        """Do what :meth:`script` decided for one statement."""
+        return self._timed(step.statement, lambda: self._step(step))
+
     def plan(self, text: str) -> Result:
-        """What running ``text`` would materialize, a row per asset; nothing is run."""
+        """What ``thano run`` of ``text`` would materialize, a row per asset; nothing is run."""
         started = time.perf_counter()
-        result = self._plan(self.parse(text), text)
+        with progress_module.reporting_to(self.progress):
+            result = self._plan(self.parse(text), text, Mode.INCREMENTAL)
         result.seconds = time.perf_counter() - started
         return result
 
@@ -146,9 +175,10 @@ class Session:
     def _dispatch(self, statement: Statement) -> Result:
         match statement:
             case QueryStatement():
-                return self._query(statement)
+                missing = self._something_to_make(statement.query)
+                return self._query(statement, self._materialize(statement) if missing else None)
             case Plan():
-                return self._plan([statement.statement], statement.text)
+                return self._plan([statement.statement], statement.text, Mode.BY_HAND)
             case ListItems():
                 from thano_assets.listings import listing
 
@@ -162,22 +192,89 @@ class Session:
                 )
             case DropTable():
                 return self._drop_table(statement)
-            case DeleteModel():
+            case DeleteModel(version=None):
                 return self._delete_model(statement)
             case ShowCreate():
                 return self._show_create(statement)
+            case ShowVersions():
+                from thano_assets.versions import versions
+
+                return Result.of(statement.kind, statement.text, versions(statement, self._runtime))
+            case ShowTraining():
+                from thano_assets.versions import training
+
+                return Result.of(statement.kind, statement.text, training(statement, self._runtime))
+            case PromoteModel():
+                from thano_assets.versions import promote
+
+                return promote(statement, self._runtime, self._open_runner(), self.catalog)
+            case RebuildModel():
+                from thano_assets.versions import rebuild
+
+                return rebuild(statement, self._runtime, self._open_runner(), self.catalog)
+            case DeleteModel(version=int()):
+                from thano_assets.versions import delete
+
+                return delete(statement, self._runtime, self._open_runner(), self.catalog)
+            case ShowLineage():
+                from thano_assets import history
+
+                rows = history.lineage(statement, self._runtime, self._open_runner(), self.catalog)
+                return Result.of(statement.kind, statement.text, rows)
+            case ShowRuns():
+                from thano_assets import history
+
+                return Result.of(statement.kind, statement.text, history.runs(self._open_runner()))
+            case Expect() | DropExpect():
+                from thano_assets import expectations
+
+                if isinstance(statement, Expect):
+                    result = expectations.expect(statement, self._runtime, self._open_runner(), self.catalog)
+                else:
+                    result = expectations.drop(statement, self._runtime, self._open_runner(), self.catalog)
+                self._tell_user_interface()
+                return result
             case GetThanosql(what="DATASET"):
                 return self._get_dataset(statement)
             case CreateTableAs(if_not_exists=True, name=name) if self._runtime.warehouse.exists(name):
                 return Result(statement.kind, statement.text, f"table {name} exists already", kept_as=name)
         return self._materialize(statement)
 
-    def _query(self, statement: QueryStatement) -> Result:
+    def _step(self, step: Step) -> Result:
+        statement = step.statement
+        if not step.runs:
+            return self._unchanged(step)
+        if step.bound is None:
+            return self._dispatch(statement)
+        if isinstance(statement, QueryStatement):
+            made = any(planned.made for planned in step.planned)
+            return self._query(statement, self._make(step) if made else None)
+        return self._in_turn(statement, lambda: self._make(step))
+
+    def _unchanged(self, step: Step) -> Result:
+        """The answer to a statement of a script that has nothing to do."""
+        statement = step.statement
+        if step.superseded_by is not None and step.bound is not None and not step.again:
+            check_names(step.bound, self._runtime)  # the statement that takes its place does not ask
+        reasons = dict.fromkeys(one.reason for one in step.planned if one.node.key in step.own)
+        result = Result(statement.kind, statement.text, "; ".join(reasons) or step.reason or "unchanged")
+        if step.bound is not None and step.superseded_by is None:
+            record = self._open_runner().records(step.bound.targets[-1:]).get(step.bound.targets[-1])
+            if record is not None:
+                result.summary += f" since {record.time.astimezone():%Y-%m-%d %H:%M}"
+        if step.superseded_by is None and step.bound is not None:
+            for entry in step.bound.entries:
+                # A new schedule, or another layout of the same statement: nothing to make, yet to be kept.
+                known = self.catalog.get(entry.kind, entry.name)
+                if known is not None and known.text != entry.text:
+                    self.catalog.put(entry)
+                    self._tell_user_interface()
+        return result
+
+    def _query(self, statement: QueryStatement, made: Result | None = None) -> Result:
         from thano_assets.assets.relations import located, prepare
 
-        result = Result(statement.kind, statement.text)
-        if self._something_to_make(statement.query):
-            result = self._materialize(statement)
+        result = made or Result(statement.kind, statement.text)
         runtime = self._runtime
         with runtime.warehouse.read() as connection, located(statement.query):
             relation = connection.sql(prepare(statement.query, connection, runtime))
@@ -196,45 +293,68 @@ class Session:
         return bool(reads - set(names) - {name.casefold() for name in self._table_names()})
 
     def _materialize(self, statement: Statement) -> Result:
-        """Make what the statement defines; statements that define the same table take turns.
+        """Make what the statement defines, whatever its state, and what is missing behind it."""
+        return self._in_turn(
+            statement, lambda: self._make(self._steps([statement], Mode.BY_HAND, explain=False)[0])
+        )
+
+    def _in_turn(self, statement: Statement, work: Callable[[], Result]) -> Result:
+        """Statements that define the same table take turns.
 
         COPY … append reads the table's definition and writes a longer one: two at once would lose rows.
         """
         own = entry_of(statement)
         if own is None or not own.kind.is_relation:
-            return self._make(statement)
+            return work()
         with self.workspace.lock("table-" + re.sub(r"\W", "_", own.name.casefold())):
-            return self._make(statement)
+            return work()
 
-    def _make(self, statement: Statement) -> Result:
-        bound = bind(statement, self.catalog, self._runtime.registry.models(), self._table_names())
-        preflight(bound, self._runtime)
-        plan = self._planned(bound, set())
-        made = [planned.node for planned in plan if planned.action is not Action.SKIP]
+    def _make(self, step: Step) -> Result:
+        """Materialize what the step plans, in one Dagster run."""
+        from thano_assets.assets.planner import with_base
+
+        bound, statement = step.bound, step.statement
+        assert bound is not None
+        preflight(bound, self._runtime, again=step.again)
+        self._refuse_broken(step)
+        runner = self._open_runner()
+        self._tell_of_promotions(step)
+        nodes = [
+            with_base(planned.node, self.workspace) if planned.made else planned.node
+            for planned in step.planned
+        ]
+        made = [node for node, planned in zip(nodes, step.planned, strict=True) if planned.made]
         tags = {"thano/statement": statement.kind.replace(" ", "_")}
+        if step.incremental:
+            tags["thano/incremental"] = "true"
         outcomes: dict[Key, Outcome] = {}
         try:
-            nodes = [planned.node for planned in plan]
-            run_id = self._open_runner().run(made, nodes, tags, outcomes)
+            run_id = runner.run(made, nodes, tags, outcomes, expectations=bound.graph.expectations)
         finally:
-            # A statement is kept once its asset is there. After a kill in between, running it again is right:
-            # for an append too, whose rows are not in the definition yet.
+            # A statement is kept once its assets are there. After a kill in between, running it again is
+            # right: for an append too, whose rows are not in the definition yet.
             for entry in bound.entries:
-                if (entry.kind.value, entry.name) in outcomes:
+                wanted = {node.key for node in made if node.entry == entry}
+                if wanted and wanted <= outcomes.keys():
                     self.catalog.put(entry)
         self._tell_user_interface()
-        outcome = outcomes[bound.targets[-1]]
-        node = bound.graph.nodes[bound.targets[-1]]
+        broken = [check for one in outcomes.values() for check in one.checks if not check.passed]
+        told = [text for one in outcomes.values() for text in one.warnings]
         result = Result(
             statement.kind,
             statement.text,
-            outcome.summary,
-            [text for one in outcomes.values() for text in one.warnings],
+            warnings=[*told, *(one.description for one in broken if one.description not in told)],
             run_id=run_id,
-            mlflow_run_id=outcome.mlflow_run_id,
             assets=["/".join(node.key) for node in made],
-            rows=outcome.result,
         )
+        target = bound.targets[-1]
+        outcome = outcomes.get(target)
+        if outcome is None:  # only what it reads was out of date
+            result.summary = f"{counted(len(made), 'asset')} made again"
+            return result
+        node = bound.graph.nodes[target]
+        result.summary, result.mlflow_run_id = outcome.summary, outcome.mlflow_run_id
+        result.rows = outcome.result
         if node.entry.kind.is_relation:
             result.kept_as, result.row_count = node.name, outcome.rows
             if outcome.result is None:
@@ -242,6 +362,31 @@ class Session:
         if result.rows is not None:
             result.row_count = result.rows.num_rows
         return result
+
+    def _refuse_broken(self, step: Step) -> None:
+        """Refuse to make something from a table whose rows break what is expected of them."""
+        from thano_assets.assets.checks import broken, failure
+
+        assert step.bound is not None
+        made = {one.node.key for one in step.planned if one.made}
+        reads = {read for one in step.planned if one.made for read in one.node.reads} - made
+        tables = sorted(key[1] for key in reads & step.bound.graph.expectations.keys())
+        for entry, outcome in broken(tables, self._runtime):
+            raise failure(entry, outcome)
+
+    def _tell_of_promotions(self, step: Step) -> None:
+        """Let Dagster know of models whose champion was moved elsewhere, in the MLflow UI for example."""
+        from thano_assets.assets.planner import data_version
+        from thano_assets.assets.records import report_again
+
+        runner = self._open_runner()
+        kept = [one.node for one in step.planned if one.node.kind is NodeKind.MODEL and not one.made]
+        for key, record in runner.records([node.key for node in kept]).items():
+            champion = self._runtime.registry.resolve(key[1])
+            now = data_version(champion)
+            if champion is not None and now is not None and now != record.data_version:
+                why = f"version {champion.version} answers: its alias was moved in the registry"
+                report_again(runner.instance, record, data_version=now, why=why)
 
     def _rows(self, name: str, count: int | None) -> pa.Table:
         from thano_assets.resources.warehouse import quote
@@ -251,6 +396,8 @@ class Session:
             return connection.sql(f"SELECT * FROM {quote(name)}{limit}").to_arrow_table()
 
     def _drop_table(self, statement: DropTable) -> Result:
+        from thano_assets.expectations import forget
+
         entry = self.catalog.relation(statement.name)
         runtime = self._runtime
         there = runtime.warehouse.exists(statement.name)
@@ -267,6 +414,7 @@ class Session:
         if entry is not None:
             readers = self._readers((entry.kind.value, entry.name))
             self.catalog.remove(entry.kind, entry.name)
+            forget(entry.name, self.catalog)
             self._open_runner().forget([(entry.kind.value, entry.name), (NodeKind.RAW.value, entry.name)])
             if readers:
                 result.warnings.append(f"{', '.join(readers)} read it and cannot be made again without it.")
@@ -274,6 +422,7 @@ class Session:
         return result
 
     def _delete_model(self, statement: DeleteModel) -> Result:
+        from thano_assets.assets import answers
         from thano_assets.assets.training_sets import TrainingSet
 
         name, runtime = statement.name, self._runtime
@@ -286,6 +435,8 @@ class Session:
             )
         if versions:
             runtime.registry.delete(name)
+            for version in versions:
+                answers.forget(self.workspace, version.data_version)
         result = Result(
             statement.kind,
             statement.text,
@@ -348,79 +499,32 @@ class Session:
 
     # -- plans ---------------------------------------------------------------------------------
 
-    def _plan(self, statements: list[Statement], text: str) -> Result:
-        """The plan of statements one after the other, each seeing what those before it would make."""
-        import pyarrow as pa
+    def _steps(self, statements: Sequence[Statement], mode: Mode, *, explain: bool = True) -> list[Step]:
+        with self._script_planner() as planner:
+            return planner.plan(statements, mode, explain=explain)
 
-        catalog = Overlay(self.catalog.entries())
-        made: set[Key] = set()
-        counts = {table.name.casefold(): table.rows for table in self._runtime.warehouse.tables()}
-        rows: list[dict[str, object]] = []
-        for number, statement in enumerate(statements, start=1):
-            if isinstance(statement, DropTable):
-                if dropped := catalog.relation(statement.name):
-                    catalog.remove(dropped.kind, dropped.name)
-                continue
-            if isinstance(statement, (DeleteModel, ListItems, ShowCreate, Plan)) or (
-                isinstance(statement, GetThanosql) and statement.what == "DATASET"
-            ):
-                continue
-            bound = bind(statement, catalog, self._runtime.registry.models())
-            for planned in self._planned(bound, made) if bound.targets else ():
-                node = planned.node
-                seconds = self._open_runner().latest_seconds(node.key)
-                known = counts.get(node.name.casefold()) if node.entry.kind.is_relation else None
-                rows.append(
-                    {
-                        "statement": number,
-                        "asset": "/".join(node.key),
-                        "kind": node.kind.value,
-                        "action": planned.action.value,
-                        "reason": planned.reason,
-                        "rows": known if planned.action is Action.SKIP else None,
-                        "estimated_seconds": seconds if planned.action is not Action.SKIP else 0.0,
-                    }
-                )
-                made.add(node.key)
-            catalog.put(bound.entries)
-        schema = pa.schema(
-            [
-                ("statement", pa.int64()),
-                ("asset", pa.string()),
-                ("kind", pa.string()),
-                ("action", pa.string()),
-                ("reason", pa.string()),
-                ("rows", pa.int64()),
-                ("estimated_seconds", pa.float64()),
-            ]
-        )
-        table = pa.Table.from_pylist(rows, schema)
-        work = sum(row["action"] != Action.SKIP for row in rows)
-        return Result("PLAN", text, f"{work} of {len(rows)} assets to make", row_count=len(rows), rows=table)
+    @contextmanager
+    def _script_planner(self) -> Iterator[ScriptPlanner]:
+        from thano_assets.assets.planner import Observer, Workbench
+        from thano_assets.scripts import ScriptPlanner
 
-    def _planned(self, bound: Bound, made: set[Key]) -> list[PlannedAsset]:
-        """The plan of all targets of a bound statement; ``made`` are assets that will be there by then."""
-        tables = {table.casefold() for table in self._table_names()}
+        def records(keys: Iterable[Key]) -> dict[Key, Record]:
+            return self._open_runner().records(keys)  # imports Dagster: not before the statement is bound
 
-        def exists(node: Node) -> bool:
-            if node.key in made:
-                return True
-            if node.entry.kind.is_relation:
-                return node.kind is not NodeKind.RAW and node.name.casefold() in tables
-            if node.kind is NodeKind.MODEL:
-                return self._runtime.registry.resolve(node.name) is not None
-            from thano_assets.assets.training_sets import TrainingSet
+        with Workbench(self._runtime, records).opened() as workbench:
+            observer = Observer(self.workspace)
+            names = self._table_names()  # on the connection that the workbench holds
+            yield ScriptPlanner(self._runtime, self.catalog, workbench, observer, names)
 
-            return TrainingSet.present(self.workspace, node.name)
+    def _plan(self, statements: Sequence[Statement], text: str, mode: Mode) -> Result:
+        from thano_assets.listings import planned_rows
 
-        decided: dict[Key, PlannedAsset] = {}
-        for target in bound.targets:
-            for planned in make_plan(bound.graph, target, exists):
-                before = decided.get(planned.node.key)
-                if before is None or before.action is Action.SKIP:
-                    decided[planned.node.key] = planned
-        ordered = nodes_with_upstream(bound.graph, bound.targets)
-        return [decided[node.key] for node in ordered if node.key in decided]
+        with self._script_planner() as planner:
+            rows = planned_rows(planner.plan(statements, mode), planner)
+        actions = rows.column("action").to_pylist()
+        work = sum(action != Action.SKIP for action in actions)
+        summary = f"{work} of {counted(len(actions), 'asset')} to make" if work else "nothing to do"
+        return Result("PLAN", text, summary, row_count=rows.num_rows, rows=rows)
 
     def _table_names(self) -> list[str]:
         with self._runtime.warehouse.read() as connection:

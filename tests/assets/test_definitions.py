@@ -11,8 +11,11 @@ import dagster as dg
 import pytest
 
 from tests.session.conftest import write_rows
-from thano_assets.assets.factory import asset_key, build_definitions, op_name
-from thano_assets.graph import Graph
+from thano_assets.assets.factory import _BODIES, asset_key, build_definitions, op_name
+from thano_assets.assets.planner import observed
+from thano_assets.assets.records import read_records
+from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.resources.dagster import resources_for
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
@@ -30,7 +33,7 @@ def filled(workspace: Workspace) -> Workspace:
 
 
 def definitions(workspace: Workspace) -> dg.Definitions:
-    graph = Graph(Session(workspace).catalog.entries())
+    graph = observed(Graph(Session(workspace).catalog.entries()), workspace)
     return build_definitions(graph, resources_for(workspace))
 
 
@@ -74,6 +77,49 @@ def test_an_asset_can_be_made_again_by_hand_and_says_what_it_is(filled: Workspac
         ("label", "BIGINT"),
     ]
     assert "| new | 1 |" in str(metadata["preview"].value)
+
+
+def test_what_later_plans_compare_with_is_kept_with_the_materialization(filled: Workspace) -> None:
+    instance = dg.DagsterInstance.from_config(str(filled.dagster_home))
+    record = read_records(instance, [("raw", "영화")])["raw", "영화"]
+    assert record.statement == "COPY 영화 FROM 'rows.jsonl'\n;\n"
+    assert list(record.details["files"]) == ["rows.jsonl"]
+    definitions_now = definitions(filled).resolve_all_asset_specs()
+    (spec,) = [spec for spec in definitions_now if spec.key == asset_key(("raw", "영화"))]
+    assert spec.code_version == record.code_version
+
+
+def test_a_changed_file_is_marked_when_the_location_is_loaded_again(filled: Workspace) -> None:
+    def code_versions() -> dict[str, str | None]:
+        specs = definitions(filled).resolve_all_asset_specs()
+        return {spec.key.to_user_string(): spec.code_version for spec in specs}
+
+    before = code_versions()
+    write_rows(filled, "rows.jsonl", [{"text": "new", "label": 1}])
+    after = code_versions()
+    assert {key for key in after if after[key] != before[key]} == {"raw/영화"}
+
+
+@pytest.mark.parametrize("tags", [{}, {"thano/incremental": "true"}, {"thano/incremental": "false"}])
+def test_the_tag_of_a_run_tells_its_assets_that_it_is_incremental(
+    filled: Workspace, tags: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    body = _BODIES[NodeKind.TABLE]
+
+    def spy(node: Node, runtime: Runtime) -> Outcome:
+        seen.append(runtime.incremental)
+        return body(node, runtime)
+
+    monkeypatch.setitem(_BODIES, NodeKind.TABLE, spy)  # type: ignore[arg-type]
+    instance = dg.DagsterInstance.from_config(str(filled.dagster_home))
+    job = definitions(filled).resolve_implicit_global_asset_job_def()
+    job.get_subset(asset_selection={asset_key(("tables", "plain"))}).execute_in_process(
+        instance=instance,
+        tags=tags,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    assert seen == [tags.get("thano/incremental") == "true"]
 
 
 def test_data_versions_are_of_content(filled: Workspace) -> None:

@@ -8,7 +8,8 @@ from thano_assets.binding import bind, check_served
 from thano_assets.catalog import Entry, EntryKind, entry_of
 from thano_assets.catalog.overlay import Overlay
 from thano_assets.errors import QueryError, ThanoError, UnknownModel, UnknownTable, UnsupportedStatement
-from thano_assets.graph import Action, Graph, Node, make_plan
+from thano_assets.graph import Action, Graph, Mode, Node, Planning, Record
+from thano_assets.graph.build import Key
 from thano_assets.sql import parse
 
 TUTORIAL = """
@@ -94,14 +95,41 @@ def test_statements_in_a_circle_are_broken_and_the_rest_loads() -> None:
     assert {entry.name for entry in graph.broken} == {"a", "b"}
 
 
+class World:
+    """What a plan asks about, as dictionaries."""
+
+    def __init__(self, present: set[str], records: dict[Key, Record] | None = None) -> None:
+        self._present, self.records = present, records or {}
+        self.foretells: dict[Key, str] = {}
+
+    def present(self, node: Node) -> bool:
+        return "/".join(node.key) in self._present
+
+    def record(self, key: Key) -> Record | None:
+        return self.records.get(key)
+
+    def current(self, key: Key, record: Record | None) -> str | None:
+        return record.data_version if record else None
+
+    def foretold(self, node: Node, version: object) -> str | None:
+        return self.foretells.get(node.key)
+
+    def restored(self, key: Key) -> None:
+        pass
+
+    def code_reasons(self, node: Node, record: Record) -> list[str]:
+        return ["the statement changed"]
+
+    def data_reason(self, node: Node, read: Key, then: str | None, now: str) -> str:
+        return f"{read[1]} changed"
+
+
 class TestPlan:
     graph = Graph(entries(TUTORIAL))
 
-    def plan(self, target: tuple[str, str], present: set[str]) -> dict[str, str]:
-        def exists(node: Node) -> bool:
-            return "/".join(node.key) in present
-
-        return {"/".join(p.node.key): p.action.value for p in make_plan(self.graph, target, exists)}
+    def plan(self, target: Key, present: set[str]) -> dict[str, str]:
+        planned = Planning(World(present)).plan(self.graph, [target], Mode.BY_HAND)
+        return {"/".join(p.node.key): p.action.value for p in planned}
 
     def test_everything_upstream_that_is_missing_is_made_in_order(self) -> None:
         plan = self.plan(("predictions", "answers"), set())
@@ -129,7 +157,7 @@ class TestPlan:
 
 
 class TestBinding:
-    catalog = Overlay(entries(TUTORIAL))
+    catalog = Overlay.of(entries(TUTORIAL))
 
     @pytest.mark.parametrize(
         ("text", "error", "sentence", "place"),
@@ -194,10 +222,9 @@ class TestBinding:
         [
             ("CONVERT USING SBERTEn AS SELECT 1", "CONVERT"),
             ("SELECT * FROM (SEARCH TEXT USING SBERTEn AS SELECT 1)", "SEARCH TEXT"),
-            ("DELETE MODEL mine VERSION 1", "DELETE MODEL … VERSION"),
-            ("SHOW LINEAGE mine", "SHOW LINEAGE"),
+            ("UPLOAD MODEL mine FROM 'folder'", "UPLOAD MODEL"),
             ("CREATE TABLE x AS CONVERT USING SBERTEn AS SELECT 1", "CONVERT"),
-            ("PLAN EXPECT a > 0 ON t", "EXPECT"),
+            ("PLAN UPLOAD MODEL mine FROM 'folder'", "UPLOAD MODEL"),
         ],
     )
     def test_what_is_not_there_yet_is_said_before_anything_runs(self, text: str, what: str) -> None:
@@ -208,6 +235,72 @@ class TestBinding:
         )
 
     def test_an_option_that_is_not_there_yet_is_not_ignored(self) -> None:
-        text = "BUILD MODEL m USING ElectraEn OPTIONS (schedule='0 3 * * 1') AS SELECT 1"
-        with pytest.raises(UnsupportedStatement, match="Option schedule is part of the language"):
+        text = "BUILD MODEL m USING ElectraEn OPTIONS (tune=3) AS SELECT 1"
+        with pytest.raises(UnsupportedStatement, match="Option tune is part of the language"):
             check_served(parse(text)[0])
+
+
+class TestIncrementalPlan:
+    """What is out of date, and how far a change goes."""
+
+    graph = Graph(entries(TUTORIAL))
+
+    def world(self) -> World:
+        """Everything made, nothing changed since."""
+        records = {
+            key: Record(
+                key,
+                data_version=f"{key} as made",
+                code_version=node.code_version,
+                inputs={read: f"{read} as made" for read in node.reads},
+            )
+            for key, node in self.graph.nodes.items()
+        }
+        return World({"/".join(key) for key in self.graph.nodes}, records)
+
+    def made(self, world: World) -> dict[str, str]:
+        targets = list(self.graph.nodes)
+        planned = Planning(world).plan(self.graph, targets, Mode.INCREMENTAL)
+        return {"/".join(p.node.key): p.reason for p in planned if p.made}
+
+    def test_nothing_changed_and_nothing_is_made(self) -> None:
+        assert self.made(self.world()) == {}
+
+    def test_a_change_reaches_all_that_hangs_on_it(self) -> None:
+        world = self.world()
+        train = ("raw", "movie_review_train")
+        world.records[train] = Record(train, "old", "another code version")
+        assert self.made(world) == {
+            "raw/movie_review_train": "the statement changed",
+            "tables/movie_review_train": "movie_review_train is made again",
+            "training_sets/mine": "movie_review_train is made again",
+            "models/mine": "mine is made again",
+            "predictions/answers": "mine is trained again",
+            "evaluations/report": "mine is trained again",
+            "tables/wrong": "answers is made again",
+        }
+
+    def test_a_change_ends_where_the_content_stays(self) -> None:
+        world = self.world()
+        train = ("raw", "movie_review_train")
+        world.records[train] = Record(train, "old", "another code version")
+        world.foretells = {train: "new", ("tables", train[1]): f"{('tables', train[1])} as made"}
+        assert self.made(world) == {
+            "raw/movie_review_train": "the statement changed",
+            "tables/movie_review_train": "movie_review_train changed",
+        }
+
+    def test_what_is_missing_is_made_and_what_was_never_made_is_new(self) -> None:
+        world = self.world()
+        world._present -= {"evaluations/report", "tables/wrong"}
+        del world.records["tables", "wrong"]
+        assert self.made(world) == {"evaluations/report": "missing", "tables/wrong": "new"}
+
+    def test_an_asset_made_by_an_earlier_statement_is_not_made_twice(self) -> None:
+        world = self.world()
+        world._present.discard("tables/movie_review_test")
+        planning = Planning(world)
+        first = planning.plan(self.graph, [("tables", "movie_review_test")], Mode.INCREMENTAL, number=1)
+        second = planning.plan(self.graph, [("tables", "movie_review_test")], Mode.INCREMENTAL, number=2)
+        assert [one.node.key[0] for one in first if one.made] == ["tables"]
+        assert {one.reason for one in second} == {"unchanged", "made by statement 1"}

@@ -246,11 +246,20 @@ def test_run_reads_all_files_before_it_starts(thano: Thano, tmp_path: Path) -> N
 
 def test_run_stops_at_the_first_error_and_says_where(thano: Thano, tmp_path: Path) -> None:
     script = tmp_path / "three.sql"
-    script.write_text("SELECT 1;\n\nSELECT * FROM nowhere;\nSELECT 3 AS never;\n")
+    script.write_text("SELECT 1;\n\nSELECT CAST('x' AS INTEGER);\nSELECT 3 AS never;\n")
     done = thano("run", str(script))
     assert done.returncode == 1
     assert f"Statement 2 of 3 (QUERY, {script}:3) failed; the 1 after it did not run." in done.stderr
-    assert "line 3: SELECT * FROM nowhere" in done.stderr
+    assert "never" not in done.stdout
+
+
+def test_run_finds_what_is_not_there_before_anything_runs(thano: Thano, tmp_path: Path) -> None:
+    script = tmp_path / "three.sql"
+    script.write_text("SELECT 1 AS never;\n\nCREATE TABLE t AS SELECT * FROM nowhere;\n")
+    done = thano("run", str(script))
+    assert done.returncode == 1
+    assert f"In {script}, line 3; no statement has run:" in done.stderr
+    assert "line 3: CREATE TABLE t AS SELECT * FROM nowhere" in done.stderr
     assert "never" not in done.stdout
 
 

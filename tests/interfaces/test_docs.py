@@ -27,7 +27,7 @@ def test_every_option_is_described(name: str | None) -> None:
     text = USAGE if name is None else USAGE.partition(f"## thano {name}\n")[2].partition("\n## ")[0]
     for parameter in command.get_params(click.Context(command)):
         # What every command has is described once, at the top.
-        common = {"--workspace", "--verbose", "--help"} & set(parameter.opts)
+        common = {"--workspace", "--env", "--verbose", "--help"} & set(parameter.opts)
         if isinstance(parameter, click.Option) and not (name and common):
             for spelling in parameter.opts:
                 assert f"`{spelling}" in text, f"{spelling} of thano {name or ''} is not in docs/usage.md"

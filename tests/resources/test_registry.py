@@ -17,7 +17,8 @@ import pytest
 
 from thano_assets.errors import InvalidOption, UnknownModel, WorkspaceError
 from thano_assets.resources import mlflow_reader
-from thano_assets.resources.registry import ModelVersion, Registry, _client_versions
+from thano_assets.resources.mlflow_client import versions as _client_versions
+from thano_assets.resources.registry import ModelVersion, Registry
 from thano_assets.resources.workspace import Workspace
 
 STATEMENT = "BUILD MODEL 나의_모델 USING ElectraEn\nOPTIONS (epochs=1)\nAS SELECT * FROM t"

@@ -188,7 +188,13 @@ CASES = [
     ),
     ("not a query of this language", "INSERT INTO reviews VALUES (1)", "unsupported-statement", "", (1, 1)),
     ("media", "SEARCH IMAGE USING m AS SELECT 1", "unsupported-statement", "text and tables", (1, 1)),
-    ("not there yet", "SHOW LINEAGE reviews", "unsupported-statement", "does not run it yet", (1, 1)),
+    (
+        "not there yet",
+        "CONVERT USING SBERTEn AS SELECT 1",
+        "unsupported-statement",
+        "does not run it yet",
+        (1, 1),
+    ),
     (
         "a model name that is a path",
         "BUILD MODEL \"a/b\" USING ElectraEn OPTIONS (text_col='review', label_col='sentiment') AS SELECT * FROM reviews",

@@ -23,6 +23,18 @@ WRONG: dict[str, list[Any]] = {
     "boolean": ["True", 1, 0, [True]],
     "choice": ["no such choice", 1, True, ["fail"]],
     "integers": [1, "1, 2", [1.5, 2], [True, 2]],
+    "cron": [
+        1,
+        True,
+        "",
+        "soon",
+        "@reboot",
+        "* * * *",
+        "0 0 * * * *",
+        "60 * * * *",
+        "0 0 30 2 *",
+        "*/0 * * * *",
+    ],
 }
 
 

@@ -1,4 +1,4 @@
-"""The one module that uses names of Dagster which are not public.
+"""The module that uses names of Dagster which are not public; with :mod:`.dagster_storage` the only ones.
 
 They are stable over the releases that ``pyproject.toml`` allows; ``tests/assets/test_definitions.py``
 holds them to what is needed: a run that was executed in the caller's process belongs to the code
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import dagster as dg
+from dagster import AssetExecutionContext
 from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.errors import DagsterAssetCheckFailedError
 from dagster._core.execution.api import execute_run
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.remote_origin import (
@@ -25,7 +27,10 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 LOCATION_NAME = "thano_assets"
 MODULE_NAME = "thano_assets.definitions"
-_ASSET_JOB = "__ASSET_JOB"
+#: What a run is ended with in which a blocking check failed; everything that was made by then is there.
+AssetCheckFailed = DagsterAssetCheckFailedError
+#: Dagster's own job over all assets; runs of it belong to every asset's page.
+ASSET_JOB = "__ASSET_JOB"
 
 
 def open_instance(home: Path) -> dg.DagsterInstance:
@@ -33,14 +38,16 @@ def open_instance(home: Path) -> dg.DagsterInstance:
 
     Dagster captures them with two child processes a stream and step. They take time, stand between progress
     bars and the terminal, and answer Ctrl-C with tracebacks of their own. Runs that the UI launches capture.
+    Its databases stay open until it is disposed of, see :mod:`.dagster_storage`.
     """
+    from thano_assets.assets.dagster_storage import with_open_connections  # the code location does without
+
     no_capture = {
         "module": "dagster._core.storage.noop_compute_log_manager",
         "class": "NoOpComputeLogManager",
     }
-    return dg.DagsterInstance.from_ref(
-        InstanceRef.from_dir(str(home), overrides={"compute_logs": no_capture})
-    )
+    ref = InstanceRef.from_dir(str(home), overrides={"compute_logs": no_capture})
+    return dg.DagsterInstance.from_ref(with_open_connections(ref))
 
 
 def _job_origin() -> RemoteJobOrigin:
@@ -48,7 +55,41 @@ def _job_origin() -> RemoteJobOrigin:
         LoadableTargetOrigin(executable_path=sys.executable, module_name=MODULE_NAME),
         location_name=LOCATION_NAME,
     )
-    return RemoteRepositoryOrigin(origin, "__repository__").get_job_origin(_ASSET_JOB)
+    return RemoteRepositoryOrigin(origin, "__repository__").get_job_origin(ASSET_JOB)
+
+
+def assets_definition(
+    make: Callable[[AssetExecutionContext], Iterator[dg.MaterializeResult]],
+    *,
+    name: str,
+    spec: dg.AssetSpec,
+    input_names: Mapping[str, dg.AssetKey],
+    checks: Sequence[dg.AssetCheckSpec],
+    required_resource_keys: set[str],
+) -> dg.AssetsDefinition:
+    """One asset with its checks, made in one step called ``name``.
+
+    ``@multi_asset`` derives the names of check outputs from asset keys, which may be of any script here while
+    names of outputs may not.
+    """
+    outputs = {f"{name}__check_{number}": check for number, check in enumerate(checks)}
+    step = dg.op(
+        name=name,
+        ins={each: dg.In(dg.Nothing) for each in input_names},
+        out={
+            name: dg.Out(dg.Nothing, code_version=spec.code_version),
+            **{each: dg.Out(dg.Nothing, is_required=False) for each in outputs},
+        },
+        required_resource_keys=required_resource_keys,
+        code_version=spec.code_version,
+    )(make)
+    return dg.AssetsDefinition(
+        keys_by_input_name=dict(input_names),
+        keys_by_output_name={name: spec.key},
+        node_def=step,
+        specs=[spec],
+        check_specs_by_output_name=outputs,
+    )
 
 
 def run_assets(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.leaks import Leak, Memory, rows_seen
 from thano_assets.assets.relations import find_column, staged, text_column
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.scoring import answering_version, probabilities
@@ -27,7 +28,8 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     Raises:
         UnknownModel: the registry has no such version.
         UnknownColumn, ColumnTypeError: the options do not fit the query's columns.
-        TrainingDataError: no rows to score, NULL labels, or labels that the model does not know.
+        TrainingDataError: no rows to score, NULL labels, labels that the model does not know, or, with
+            ``strict=True``, rows that it was trained on.
     """
     import numpy as np
 
@@ -44,6 +46,8 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         text = text_column(stage.columns, evaluate)
         label = find_column(stage.columns, evaluate, "label_col")
         _check(evaluate, stage, label.name, version)
+        leak = rows_seen(stage.connection, "rows", text.name, Memory.of(version, runtime))
+        _check_leak(evaluate, leak, version)
         truth = stage.connection.execute(f"SELECT CAST({quote(label.name)} AS VARCHAR) FROM rows").fetchall()
         windows = list(
             probabilities(stage, text.name, version, evaluate.options.value("batch_size"), runtime, kept)
@@ -74,7 +78,15 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         "rows scored": len(labels),
         **{name: value for name, value in figures_by_name.items() if value is not None},
         "seconds": round(time.perf_counter() - started, 1),
+        "rows seen in training": leak.fact(),
         **kept.facts,
+    }
+    outcome.details = {
+        "model": version.name,
+        "version": version.version,
+        "model_data_version": version.data_version,
+        "rows": len(labels),
+        "rows_run": kept.facts["rows through the model"],
     }
     outcome.pictures = {"confusion matrix": figures.confusion_matrix(confusion, version.classes)}
     outcome.links = {"MLflow model": runtime.registry.model_url(version.name, version.version)}
@@ -82,9 +94,26 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         f"{version.name} version {version.version}: accuracy {figures_by_name['Accuracy']:.3f} "
         f"on {len(labels):,} rows"
     )
+    if told := leak.sentence(f"{version.name} VERSION {version.version}"):
+        if leak.seen:
+            outcome.warn(runtime.progress, told)
+        else:  # the pre-built model, for one: nothing that a person could change
+            outcome.summary += f". {told}"
     if not known.all():
         outcome.warn(runtime.progress, f"{int((~known).sum()):,} rows have no text and were not scored.")
     return outcome
+
+
+def _check_leak(evaluate: Evaluate, leak: Leak, version: ModelVersion) -> None:
+    """With ``strict=True``, refuse to measure a model on rows that it was trained on."""
+    if not leak.seen or not evaluate.options.value("strict"):
+        return
+    place = evaluate.options.place("strict")
+    raise TrainingDataError(
+        f"{leak.seen:,} of the query's {leak.rows:,} rows are among those that "
+        f"{version.name} VERSION {version.version} was trained on.",
+        hint="Choose rows that it has not seen, or leave out strict=True.",
+    ).at(evaluate.source, place.start, len(place))
 
 
 def _check(evaluate: Evaluate, stage: Stage, label: str, version: ModelVersion) -> None:

@@ -2,10 +2,9 @@
 
 # Without postponed annotations: Dagster looks at the type of ``context`` as an object.
 
-import base64
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -13,13 +12,28 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from thano_assets import progress
-from thano_assets.assets import evaluations, models, predictions, raw, tables, training_sets
-from thano_assets.assets.runtime import Outcome, Runtime, keep_outcome
+from thano_assets.assets import (
+    checks,
+    column_lineage,
+    evaluations,
+    metadata,
+    models,
+    predictions,
+    promotion,
+    raw,
+    tables,
+    training_sets,
+)
+from thano_assets.assets.dagster_compat import assets_definition
+from thano_assets.assets.metadata import asset_key
+from thano_assets.assets.runtime import CheckOutcome, Outcome, Runtime, keep_outcome
+from thano_assets.catalog import Entry
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key
 from thano_assets.progress import Progress, Task
-from thano_assets.sql.statements import Copy
+from thano_assets.sql.promotion import condition_of
+from thano_assets.sql.statements import BuildModel, Copy, FitModel
 
 _BODIES: Mapping[NodeKind, Callable[[Node, Runtime], Outcome]] = {
     NodeKind.RAW: raw.materialize,
@@ -38,6 +52,7 @@ _ICONS: Mapping[NodeKind, frozenset[str]] = {
     NodeKind.MODEL: frozenset({"pytorch", "huggingface", "mlflow"}),
     NodeKind.PREDICTION: frozenset({"duckdb", "huggingface"}),
     NodeKind.EVALUATION: frozenset({"duckdb", "report"}),
+    NodeKind.MODEL_VERSION: frozenset({"mlflow"}),
 }
 
 _MEANING: Mapping[NodeKind, str] = {
@@ -47,17 +62,16 @@ _MEANING: Mapping[NodeKind, str] = {
     NodeKind.MODEL: "The text classifier {name}; each materialization registers a version in MLflow.",
     NodeKind.PREDICTION: "The table {name}: the query's rows with the model's predictions.",
     NodeKind.EVALUATION: "The table {name}: how well the model's answers agree with the true labels.",
+    NodeKind.MODEL_VERSION: "The registered model {name}, as MLflow keeps it; a statement names this one.",
 }
 
-#: Longest text that a piece of metadata shows.
-_LONGEST_TEXT = 2000
+#: The tag of runs that do only what a plan found to be out of date.
+INCREMENTAL = "thano/incremental"
+
+#: Kinds whose assets are tables of the warehouse.
+RELATIONS = (NodeKind.TABLE, NodeKind.PREDICTION, NodeKind.EVALUATION)
 #: Seconds between two lines of progress in the log of a run.
 _LOG_EVERY = 10.0
-
-
-def asset_key(key: Key) -> dg.AssetKey:
-    """The Dagster key of a node's key."""
-    return dg.AssetKey(list(key))
 
 
 def op_name(key: Key) -> str:
@@ -68,12 +82,27 @@ def op_name(key: Key) -> str:
     return f"{plain}_{hashlib.sha256('/'.join(key).encode()).hexdigest()[:8]}"
 
 
-def build_assets(nodes: Iterable[Node]) -> list[dg.AssetsDefinition]:
-    """One Dagster asset for each node."""
-    return [_build(node) for node in nodes]
+def build_assets(
+    nodes: Iterable[Node], expectations: Mapping[Key, Sequence[Entry]]
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """One Dagster asset for each node, with its checks.
+
+    Args:
+        nodes: What is built.
+        expectations: The entries of EXPECT statements by the key of their table.
+    """
+    return [
+        _spec(node) if node.kind is NodeKind.MODEL_VERSION else _build(node, expectations) for node in nodes
+    ]
 
 
-def build_definitions(graph: Graph, resources: Mapping[str, Any]) -> dg.Definitions:
+def build_definitions(
+    graph: Graph,
+    resources: Mapping[str, Any],
+    *,
+    schedules: Sequence[dg.ScheduleDefinition] = (),
+    sensors: Sequence[dg.SensorDefinition] = (),
+) -> dg.Definitions:
     """The whole graph as a code location; statements that no longer parse are shown with their error."""
     broken = [
         dg.AssetSpec(
@@ -84,44 +113,86 @@ def build_definitions(graph: Graph, resources: Mapping[str, Any]) -> dg.Definiti
         for entry, error in graph.broken.items()
     ]
     return dg.Definitions(
-        assets=[*build_assets(graph.nodes.values()), *broken],
+        assets=[*build_assets(graph.nodes.values(), graph.expectations), *broken],
         resources=resources,
+        schedules=schedules,
+        sensors=sensors,
         executor=dg.in_process_executor,
     )
 
 
-def _build(node: Node) -> dg.AssetsDefinition:
-    name = op_name(node.key)
-
-    @dg.multi_asset(
-        name=name,
-        outs={
-            name: dg.AssetOut(
-                key=asset_key(node.key),
-                dagster_type=dg.Nothing,
-                group_name=node.kind.value,
-                kinds=set(_icons(node)),
-                code_version=node.code_version,
-                description=_description(node),
-            )
-        },
-        ins={op_name(key): dg.AssetIn(key=asset_key(key), dagster_type=dg.Nothing) for key in node.reads},
-        required_resource_keys={"workspace", "warehouse", "registry"},
+def _spec(node: Node) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        asset_key(node.key),
+        deps=[asset_key(key) for key in node.reads],
+        group_name=node.kind.value,
+        kinds=set(_icons(node)),
+        code_version=node.code_version,
+        description=_description(node),
     )
-    def asset(context: AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        outcome = _materialize(node, context)
+
+
+def _check_specs(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> list[dg.AssetCheckSpec]:
+    """One blocking check for each EXPECT of a table; one for a model that has to prove itself."""
+    specs = [
+        dg.AssetCheckSpec(
+            checks.check_name(entry),
+            asset=asset_key(node.key),
+            blocking=True,
+            description=checks.described(entry),
+        )
+        for entry in expectations.get(node.key, ())
+    ]
+    if node.kind is NodeKind.MODEL:
+        statement = node.entry.statement
+        if isinstance(statement, (BuildModel, FitModel)) and condition_of(statement.options) is not None:
+            specs.append(
+                dg.AssetCheckSpec(
+                    promotion.CHECK,
+                    asset=asset_key(node.key),
+                    blocking=True,
+                    description="A new version answers from now on only if it passes.",
+                )
+            )
+    return specs
+
+
+def _build(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> dg.AssetsDefinition:
+    def make(context: AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+        outcome = _materialize(node, expectations, context)
         keep_outcome(node, outcome)
         yield dg.MaterializeResult(
             asset_key=asset_key(node.key),
-            metadata=_metadata(outcome),
+            metadata=metadata.of_outcome(node.entry, outcome),
             data_version=dg.DataVersion(outcome.data_version),
+            check_results=[_check_result(node, check) for check in outcome.checks],
         )
 
-    return asset
+    return assets_definition(
+        make,
+        name=op_name(node.key),
+        spec=_spec(node),
+        input_names={op_name(key): asset_key(key) for key in node.reads},
+        checks=_check_specs(node, expectations),
+        required_resource_keys={"workspace", "warehouse", "registry"},
+    )
 
 
-def _materialize(node: Node, context: AssetExecutionContext) -> Outcome:
-    resources = context.resources
+def _check_result(node: Node, check: CheckOutcome) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=check.passed,
+        asset_key=asset_key(node.key),
+        check_name=check.name,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=check.description,
+        metadata=metadata.of_check(check),
+    )
+
+
+def _materialize(
+    node: Node, expectations: Mapping[Key, Sequence[Entry]], context: AssetExecutionContext
+) -> Outcome:
+    resources, run = context.resources, context.run
     asked = progress.current()
     # A run of the Dagster UI, a schedule or a sensor has nobody who listens: its log does then.
     listener = _LogProgress(context.log) if asked is progress.SILENT else asked
@@ -130,14 +201,43 @@ def _materialize(node: Node, context: AssetExecutionContext) -> Outcome:
         warehouse=resources.warehouse.warehouse,
         registry=resources.registry.registry,
         progress=listener,
-        run_id=context.run.run_id,
+        run_id=run.run_id,
+        incremental=run.tags.get(INCREMENTAL) == "true",
     )
+
+    def made_in_this_run(key: Key) -> bool:
+        return run.asset_selection is None or asset_key(key) in run.asset_selection
+
     with progress.reporting_to(listener) if asked is progress.SILENT else nullcontext():
         try:
-            return _BODIES[node.kind](node, runtime)
+            checks.guard(node, expectations, made_in_this_run, runtime)
+            outcome = _BODIES[node.kind](node, runtime)
+            if node.kind in RELATIONS:
+                _hold_against(expectations.get(node.key, ()), outcome, runtime)
+            columns = [column.name for column in outcome.columns or ()]
+            outcome.column_lineage = outcome.column_lineage or column_lineage.of_node(node, columns, runtime)
+            if node.kind is NodeKind.RAW and asked is progress.SILENT:
+                _show_new_content(runtime)
+            return outcome
         except ThanoError as error:
             context.log.error(error.pretty())
             raise
+
+
+def _show_new_content(runtime: Runtime) -> None:
+    """Have the Dagster UI load the location again: it compares files with those that it saw when it did."""
+    from thano_assets.assets.runner import reload_user_interface
+
+    reload_user_interface(runtime.workspace)
+
+
+def _hold_against(expectations: Sequence[Entry], outcome: Outcome, runtime: Runtime) -> None:
+    """Add what the EXPECTs of the table that was just made find."""
+    for entry in expectations:
+        check = checks.evaluate(entry, runtime)
+        outcome.checks.append(check)
+        if not check.passed:
+            outcome.warn(runtime.progress, check.description)
 
 
 def _icons(node: Node) -> frozenset[str]:
@@ -161,46 +261,6 @@ def _icons(node: Node) -> frozenset[str]:
 def _description(node: Node) -> str:
     text = node.entry.text.strip().rstrip(";").rstrip()
     return f"{_MEANING[node.kind].format(name=node.name)}\n\n```sql\n{text}\n```"
-
-
-def _metadata(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as what the asset's page shows."""
-    metadata: dict[str, Any] = {"summary": outcome.summary}
-    if outcome.rows is not None:
-        metadata["dagster/row_count"] = outcome.rows
-    if outcome.columns:
-        metadata["dagster/column_schema"] = dg.TableSchema(
-            columns=[dg.TableColumn(column.name, column.type) for column in outcome.columns]
-        )
-    for label, value in outcome.facts.items():
-        if isinstance(value, str):
-            metadata[label] = value[:_LONGEST_TEXT]
-        elif isinstance(value, (bool, int, float)):
-            metadata[label] = value
-        else:
-            metadata[label] = str(value)[:_LONGEST_TEXT]
-    for label, address in outcome.links.items():
-        metadata[label] = dg.MetadataValue.url(address)
-    for label, png in outcome.pictures.items():
-        metadata[label] = dg.MetadataValue.md(
-            f"![{label}](data:image/png;base64,{base64.b64encode(png).decode()})"
-        )
-    if outcome.preview is not None and outcome.preview.num_columns:
-        metadata["preview"] = dg.MetadataValue.md(_markdown_table(outcome.preview))
-    if outcome.warnings:
-        metadata["warnings"] = dg.MetadataValue.md("\n".join(f"- {text}" for text in outcome.warnings))
-    return metadata
-
-
-def _markdown_table(preview: Any) -> str:
-    def cell(value: Any) -> str:
-        return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
-
-    names = preview.column_names
-    lines = ["| " + " | ".join(map(cell, names)) + " |", "|" + " --- |" * len(names)]
-    for row in preview.to_pylist():
-        lines.append("| " + " | ".join(cell(row[name]) for name in names) + " |")
-    return "\n".join(lines)
 
 
 class _LogTask(Task):

@@ -2,164 +2,191 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets import promotion
 from thano_assets.assets.runtime import Outcome, Runtime, made_in_this_run
+from thano_assets.assets.training import (
+    Training,
+    asked_again,
+    metrics_of,
+    result_tags,
+    training_from,
+    weights_digest,
+)
 from thano_assets.assets.training_sets import TrainingSet
 from thano_assets.errors import TrainingDataError, UnknownModel
 from thano_assets.graph import Node, NodeKind
-from thano_assets.sql.statements import BuildModel, FitModel, Statement
+from thano_assets.sql.statements import BuildModel, FitModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from thano_assets.learning.settings import TrainingSettings
     from thano_assets.learning.train import TrainingResult
+    from thano_assets.resources.base_models import ResolvedBase
     from thano_assets.resources.registry import ModelVersion
-
-_CHUNK = 1 << 20
 
 
 def materialize(node: Node, runtime: Runtime) -> Outcome:
     """Train and register a version of the model, or register the pre-built one.
 
+    With ``promote_if`` or ``evaluate_on`` the version that answers stays the old one until the new one has
+    passed. In an incremental run a version that was trained from the very same is not trained again.
+
     Raises:
         BaseModelUnavailable: no source has the base model; each is named with its reason.
-        TrainingDataError: FIT MODEL with labels that are not its parent's.
+        TrainingDataError: FIT MODEL with labels that are not its parent's, or rows of ``evaluate_on`` that
+            no version can be judged by.
+        UnknownTable, UnknownColumn, ColumnTypeError: what ``evaluate_on`` names.
     """
     statement = node.entry.statement
     if isinstance(statement, (BuildModel, FitModel)):
-        return _train(node, statement, runtime)
+        training = asked_again() or _training_of(node, statement, runtime)
+        return _answered(training, runtime)
     return _prebuilt(node, runtime)
 
 
-def settings_of(statement: BuildModel | FitModel) -> TrainingSettings:
-    """The training settings that the statement's options ask for."""
-    from thano_assets.learning.settings import TrainingSettings
-
-    value = statement.options.value
-    return TrainingSettings(
-        epochs=value("max_epochs"),
-        batch_size=value("batch_size"),
-        learning_rate=value("learning_rate"),
-        max_length=value("max_length"),
-        eval_fraction=value("eval_fraction"),
-        seed=value("seed"),
-        early_stopping=value("early_stopping"),
-        class_weight=value("class_weight"),
-        train=value("train"),
-        baseline=value("baseline"),
-    )
-
-
-def _train(node: Node, statement: BuildModel | FitModel, runtime: Runtime) -> Outcome:
-    started = time.perf_counter()
+def _training_of(node: Node, statement: BuildModel | FitModel, runtime: Runtime) -> Training:
     made = made_in_this_run((NodeKind.TRAINING_SET.value, node.name))
     training_set = TrainingSet.load(
         runtime.workspace, node.name, None if made is None else made.facts["training set"]
     )
     parent = _parent(statement, training_set, runtime) if isinstance(statement, FitModel) else None
-    base_name = statement.base if isinstance(statement, BuildModel) else _root_base(parent)
+    return training_from(node.name, statement, training_set, parent, runtime)
 
-    import pyarrow.parquet as pq
 
-    from thano_assets.learning.train import train
-    from thano_assets.resources import base_models
-
-    base = base_models.resolve(
-        base_name,
-        quoted=isinstance(statement, BuildModel) and statement.base_quoted,
-        revision=statement.options.get("base_revision"),
-        workspace=runtime.workspace,
+def _answered(training: Training, runtime: Runtime) -> Outcome:
+    """Have a version of ``training``, held against the champion where that is asked for."""
+    started = time.perf_counter()
+    registry = runtime.registry
+    # Two of the same would share their checkpoints; and the second may find the first one's version.
+    with runtime.workspace.lock(f"training-{training.fingerprint}"):
+        known = _trained_before(training, runtime) if runtime.incremental else None
+        gate = promotion.Gate.of(
+            training.statement,
+            training.training_set,
+            training.classes,
+            training.settings,
+            training.parent,
+            runtime,
+        )
+        pictures: dict[str, bytes] = {}
+        if known is None:
+            version, pictures = _trained(training, runtime, champion=gate is None)
+        else:
+            version = known
+    verdict = gate.judge(version, runtime) if gate is not None else None
+    if known is not None and verdict is None:
+        version = registry.promote(version.name, version.version)
+    champion = version if gate is None else registry.champion(training.name)
+    status = "registered" if verdict is None else verdict.status
+    answers = promotion.data_version_of(champion)
+    outcome = Outcome(
+        data_version=answers,
+        summary=_summary(version, known is not None),
+        pictures=pictures,
+        result=_result_row(version, status, time.perf_counter() - started),
+        mlflow_run_id=version.run_id,
     )
-    described = base.describe() + (f" ({base.note})" if base.note else "")
+    outcome.facts = {
+        "model version": version.version,
+        "base model": _described(training.base),
+        "rows train": _count(version, "thano.rows_train"),
+        "rows eval": _count(version, "thano.rows_eval"),
+        **{name.replace("_", " "): value for name, value in version.metrics.items()},
+        "device": " ".join(filter(None, map(version.tags.get, ("thano.device", "thano.precision")))),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    outcome.links = {
+        "MLflow run": registry.run_url(version.run_id),
+        "MLflow model": registry.model_url(training.name, version.version),
+    }
+    outcome.details = {
+        "version": version.version,
+        "fingerprint": training.fingerprint,
+        "base": training.base.identity,
+        "training_set": training.training_set.identity,
+        "parent": version.tags.get("thano.parent"),
+        "answers": answers,
+    }
+    if verdict is not None:
+        outcome.checks = [verdict.check]
+        outcome.facts[promotion.CHECK] = verdict.reason
+        outcome.summary += f". {verdict.reason}"
+        if not verdict.promoted:
+            outcome.warn(runtime.progress, verdict.reason)
+        for text in verdict.warnings:
+            outcome.warn(runtime.progress, text)
+    return outcome
+
+
+def _trained_before(training: Training, runtime: Runtime) -> ModelVersion | None:
+    """A complete version that the very same training made: the one that answers, else the newest."""
+    found = [
+        version
+        for version in runtime.registry.versions(training.name)
+        if version.tags.get("thano.fingerprint") == training.fingerprint
+        and (version.path / "config.json").is_file()
+    ]
+    return max(found, key=lambda version: ("champion" in version.aliases, version.version), default=None)
+
+
+def _trained(
+    training: Training, runtime: Runtime, *, champion: bool
+) -> tuple[ModelVersion, dict[str, bytes]]:
+    """Train and register a version; returns it and the pictures of its training."""
+    training_set, base = training.training_set, training.base
     if base.note:
         runtime.progress.message(base.note)
-    settings = settings_of(statement)
-    rows = pq.read_table(training_set.snapshot(runtime.workspace))
-    fingerprint = _fingerprint(node, training_set, base.identity, parent)
-    tags = {
-        "thano.statement": statement.text.strip(),
-        "thano.asset_key": "/".join(node.key),
-        "thano.fingerprint": fingerprint,
-        "thano.training_set": training_set.fingerprint,
-        "thano.label_type": training_set.label_type,
-        "thano.base": base_name,
-        "thano.base_source": base.describe().removeprefix(f"{base.name}: "),
-        "thano.base_note": base.note or "",
-        "thano.base_revision": base.revision,
-        "thano.class_name": base_name,
-        "dagster.run_id": runtime.run_id or "",
-    }
-    if parent is not None:
-        tags["thano.parent"] = f"{parent.name} VERSION {parent.version}"
+    tags = _tags(training, runtime)
     with (
-        runtime.workspace.lock(f"training-{fingerprint}"),  # two of the same would share their checkpoints
-        runtime.registry.build(node.name, tags=tags, params=_params(settings, statement, base_name)) as build,
+        runtime.registry.build(training.name, tags=tags, params=_params(training)) as build,
         tempfile.TemporaryDirectory(prefix="thano-model-") as folder,
     ):
         build.log_dataset(
-            name=f"training set of {node.name}",
+            name=f"training set of {training.name}",
             digest=training_set.fingerprint,
             rows=training_set.rows,
             source=str(training_set.snapshot(runtime.workspace)),
         )
-        result = train(
-            rows.column("text"),
-            rows.column("label").to_pylist(),
-            training_set.classes,
-            base,
-            settings,
-            output_dir=Path(folder) / "model",
-            checkpoint_dir=runtime.workspace.models_cache / "checkpoints" / fingerprint,
-            progress=runtime.progress,
-            on_metrics=build.log_metrics,
-            init_dir=parent.path if parent is not None else None,
-        )
+        result = training.run(runtime, Path(folder) / "model", build.log_metrics)
         pictures = _pictures(result)
         for name, png in pictures.items():
             build.log_figure(name.replace(" ", "_") + ".png", png)
-        metrics = _metrics(result)
-        data_version = _weights_digest(result.model_dir)
-        registered = build.register(
+        label_type = training_set.label_type
+        version = build.register(
             result.model_dir,
-            labels={"classes": training_set.classes, "type": training_set.label_type},
-            metrics=metrics,
-            tags={
-                **tags,
-                "thano.data_version": data_version,
-                "thano.max_length": str(result.max_length),
-                "thano.libraries": ", ".join(
-                    f"{name} {text}" for name, text in result.library_versions.items()
-                ),
-            },
+            labels={"classes": training.classes, "type": label_type},
+            metrics=metrics_of(result),
+            tags={**tags, **result_tags(training, result, runtime)},
+            champion=champion,
         )
-    seconds = time.perf_counter() - started
-    outcome = Outcome(
-        data_version=data_version,
-        summary=_summary(node.name, registered, result),
-        pictures=pictures,
-        result=_result_row(node.name, registered, result, seconds),
-        mlflow_run_id=registered.run_id,
-    )
-    outcome.facts = {
-        "model version": registered.version,
-        "base model": described,
-        "rows train": result.rows_train,
-        "rows eval": result.rows_eval,
-        **{name.replace("_", " "): value for name, value in metrics.items()},
-        "device": f"{result.device} {result.precision}",
-        "seconds": round(seconds, 1),
+    return version, pictures
+
+
+def _tags(training: Training, runtime: Runtime) -> dict[str, str]:
+    base, training_set, parent = training.base, training.training_set, training.parent
+    tags = {
+        "thano.statement": training.statement.text.strip(),
+        "thano.asset_key": f"{NodeKind.MODEL.value}/{training.name}",
+        "thano.fingerprint": training.fingerprint,
+        "thano.training_set": training_set.fingerprint,
+        "thano.training_set_identity": training_set.identity,
+        "thano.label_type": training_set.label_type,
+        "thano.base": base.name,
+        "thano.base_source": base.describe().removeprefix(f"{base.name}: "),
+        "thano.base_note": base.note or "",
+        "thano.base_revision": base.revision,
+        "thano.base_identity": base.identity,
+        "thano.class_name": base.name,
+        "dagster.run_id": runtime.run_id or "",
     }
-    outcome.links = {
-        "MLflow run": runtime.registry.run_url(registered.run_id),
-        "MLflow model": runtime.registry.model_url(node.name, registered.version),
-    }
-    return outcome
+    if parent is not None:
+        tags["thano.parent"] = f"{parent.name} VERSION {parent.version}"
+    return tags
 
 
 def _prebuilt(node: Node, runtime: Runtime) -> Outcome:
@@ -179,7 +206,7 @@ def _prebuilt(node: Node, runtime: Runtime) -> Outcome:
         tempfile.TemporaryDirectory(prefix="thano-model-") as folder,
     ):
         prebuilt = base_models.materialize_prebuilt(Path(folder) / "model")
-        data_version = _weights_digest(prebuilt.model_dir)
+        data_version = weights_digest(prebuilt.model_dir)
         registered = build.register(
             prebuilt.model_dir,
             labels={"classes": prebuilt.classes, "type": "VARCHAR"},
@@ -200,6 +227,7 @@ def _prebuilt(node: Node, runtime: Runtime) -> Outcome:
             "MLflow model": runtime.registry.model_url(node.name, registered.version),
         },
         mlflow_run_id=registered.run_id,
+        details={"version": registered.version, "answers": data_version},
     )
     outcome.facts["seconds"] = round(time.perf_counter() - started, 1)
     return outcome
@@ -226,41 +254,14 @@ def _parent(statement: FitModel, training_set: TrainingSet, runtime: Runtime) ->
     return parent
 
 
-def _root_base(parent: ModelVersion | None) -> str:
-    return parent.tags.get("thano.base", "ElectraEn") if parent is not None else "ElectraEn"
+def _described(base: ResolvedBase) -> str:
+    return base.describe() + (f" ({base.note})" if base.note else "")
 
 
-def _fingerprint(
-    node: Node, training_set: TrainingSet, base_identity: str, parent: ModelVersion | None
-) -> str:
-    parts = [node.code_version, training_set.fingerprint, base_identity]
-    if parent is not None:
-        parts.append(f"{parent.name}:{parent.version}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def _weights_digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()[:32]
-
-
-def _params(settings: TrainingSettings, statement: Statement, base: str) -> dict[str, Any]:
-    return {"base": base, **settings.as_dict(), "text_col": statement.options.value("text_col")} | {
-        "label_col": statement.options.value("label_col")
-    }
-
-
-def _metrics(result: TrainingResult) -> dict[str, float]:
-    metrics = {name: float(value) for name, value in result.metrics.items() if value is not None}
-    if result.baseline_accuracy is not None:
-        metrics["baseline_accuracy"] = result.baseline_accuracy
-    if result.majority_accuracy is not None:
-        metrics["majority_accuracy"] = result.majority_accuracy
-    return metrics
+def _params(training: Training) -> dict[str, Any]:
+    value = training.statement.options.value
+    columns = {name: value(name) for name in ("text_col", "label_col")}
+    return {"base": training.base.name, **training.settings.as_dict()} | columns
 
 
 def _pictures(result: TrainingResult) -> dict[str, bytes]:
@@ -272,42 +273,52 @@ def _pictures(result: TrainingResult) -> dict[str, bytes]:
     return pictures
 
 
-def _summary(name: str, registered: ModelVersion, result: TrainingResult) -> str:
-    made = f"model {name}: version {registered.version}"
-    accuracy = result.metrics.get("accuracy")
+def _count(version: ModelVersion, tag: str) -> int:
+    text = version.tags.get(tag, "")
+    return int(text) if text.isdigit() else 0
+
+
+def _summary(version: ModelVersion, known: bool) -> str:
+    made = f"model {version.name}: version {version.version}"
+    if known:
+        made += ", which was trained from the very same before"
+    metrics, train, held = (
+        version.metrics,
+        *(_count(version, f"thano.rows_{what}") for what in ("train", "eval")),
+    )
+    accuracy = metrics.get("accuracy")
     if accuracy is None:
-        return f"{made}, trained on {result.rows_train:,} rows, none held out"
-    text = f"{made}, accuracy {accuracy:.3f} on {result.rows_eval:,} held-out rows"
-    if result.baseline_accuracy is not None:
-        text += f" (TF-IDF with logistic regression {result.baseline_accuracy:.3f}"
-        text += (
-            f", majority class {result.majority_accuracy:.3f})"
-            if result.majority_accuracy is not None
-            else ")"
-        )
+        return f"{made}, trained on {train:,} rows, none held out"
+    text = f"{made}, accuracy {accuracy:.3f} on {held:,} held-out rows"
+    if "baseline_accuracy" in metrics:
+        text += f" (TF-IDF with logistic regression {metrics['baseline_accuracy']:.3f}"
+        if "majority_accuracy" in metrics:
+            text += f", majority class {metrics['majority_accuracy']:.3f}"
+        text += ")"
     return text
 
 
-def _result_row(name: str, registered: ModelVersion, result: TrainingResult, seconds: float) -> pa.Table:
+def _result_row(version: ModelVersion, status: str, seconds: float) -> pa.Table:
     import pyarrow as pa
 
-    def number(value: float | None) -> pa.Array:
+    def number(name: str) -> pa.Array:
+        value = version.metrics.get(name)
         return pa.array([None if value is None else round(float(value), 6)], pa.float64())
 
     return pa.table(
         {
-            "model": [name],
-            "version": [int(registered.version)],
-            "status": ["registered"],
-            "rows_train": [result.rows_train],
-            "rows_eval": [result.rows_eval],
-            "accuracy": number(result.metrics.get("accuracy")),
-            "f1_macro": number(result.metrics.get("f1_macro")),
-            "loss": number(result.metrics.get("loss")),
-            "baseline_accuracy": number(result.baseline_accuracy),
-            "majority_accuracy": number(result.majority_accuracy),
+            "model": [version.name],
+            "version": [version.version],
+            "status": [status],
+            "rows_train": [_count(version, "thano.rows_train")],
+            "rows_eval": [_count(version, "thano.rows_eval")],
+            "accuracy": number("accuracy"),
+            "f1_macro": number("f1_macro"),
+            "loss": number("loss"),
+            "baseline_accuracy": number("baseline_accuracy"),
+            "majority_accuracy": number("majority_accuracy"),
             "seconds": [round(seconds, 1)],
-            "device": [result.device],
-            "run_id": [registered.run_id],
+            "device": [version.tags.get("thano.device", "")],
+            "run_id": [version.run_id],
         }
     )

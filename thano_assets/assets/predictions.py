@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from thano_assets.assets.relations import find_column, refuse_column, staged, text_column
 from thano_assets.assets.runtime import Outcome, Runtime
-from thano_assets.assets.scoring import answering_version, probabilities
+from thano_assets.assets.scoring import answered, answering_version
 from thano_assets.assets.tables import replace_from_stage
 from thano_assets.graph import Node
 from thano_assets.resources.warehouse import literal, quote
@@ -15,13 +15,29 @@ from thano_assets.sql.statements import CreateTableAs, Predict
 
 if TYPE_CHECKING:
     import duckdb
-    import numpy as np
 
-    from thano_assets.resources.registry import ModelVersion
+    from thano_assets.resources.model_version import ModelVersion
+
+
+#: Longest part of a statement that the table's comment shows, in characters.
+_LONGEST_COMMENT = 300
+
+
+def added_columns(predict: Predict) -> list[str]:
+    """Names of the columns that PREDICT adds to those of its query."""
+    value = predict.options.value
+    added = [str(value("result_col"))]
+    if value("proba"):
+        added += ["probability", "probabilities"]
+    if value("version_col"):
+        added.append(str(value("version_col")))
+    return added
 
 
 def materialize(node: Node, runtime: Runtime) -> Outcome:
     """Predict every row of the statement's query and keep the rows as a table.
+
+    Texts that the answering version has answered before do not go through the model again.
 
     Raises:
         UnknownModel: the registry has no such version.
@@ -34,71 +50,65 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     assert isinstance(predict, Predict)
     value = predict.options.value
     version = answering_version(predict, runtime)
-    result_col = str(value("result_col"))
-    added = [result_col, "probability", "probabilities"] if value("proba") else [result_col]
+    who = f"{version.name} VERSION {version.version}"
     kept = Outcome(data_version="", summary="")
     with staged(predict.query, runtime) as stage:
         text = text_column(stage.columns, predict)
         truth = find_column(stage.columns, predict, "label_col") if predict.options.get("label_col") else None
-        refuse_column(stage.columns, predict, added)
-        classes = version.classes
-        cursor = stage.connection.cursor()
-        cursor.execute(
-            f"CREATE TABLE predictions (label VARCHAR, probability DOUBLE, p DOUBLE[{len(classes)}])"
-        )
-        for window in probabilities(stage, text.name, version, value("batch_size"), runtime, kept):
-            _append(cursor, window, classes)
-        unanswered, right = _counts(cursor, truth.name if truth else None)
-        cursor.close()
+        refuse_column(stage.columns, predict, added_columns(predict))
+        relation = answered(stage, text.name, version, value("batch_size"), runtime, kept)
+        with stage.connection.cursor() as cursor:
+            cursor.execute(_labelled(relation, version.classes))
+            unanswered, right = _counts(cursor, truth.name if truth else None)
         stage.connection.close()  # the warehouse attaches the file next
-        outcome = replace_from_stage(
-            node, runtime, stage.path, _select(version, result_col, added, skip=value("on_error") == "skip")
-        )
+        with runtime.warehouse.write() as connection:
+            outcome = replace_from_stage(node, runtime, stage.path, _select(version, predict))
+            _comment(connection, node, predict, who)
     seconds = time.perf_counter() - started
-    answered = stage.count - unanswered
+    answers = stage.count - unanswered
+    run = kept.facts["rows through the model"]
     outcome.warnings = kept.warnings
     outcome.facts = {
-        "model": f"{version.name} VERSION {version.version}",
-        "rows predicted": answered,
+        "model": who,
+        "rows predicted": answers,
         "seconds": round(seconds, 1),
-        "rows per second": round(answered / seconds, 1) if seconds else 0.0,
+        "rows per second": round(answers / seconds, 1) if seconds else 0.0,
         **kept.facts,
     }
+    outcome.details = {
+        "model": version.name,
+        "version": version.version,
+        "model_data_version": version.data_version,
+        "rows": stage.count,
+        "rows_run": run,
+    }
     outcome.links = {"MLflow model": runtime.registry.model_url(version.name, version.version)}
-    outcome.summary = f"{answered:,} rows predicted by {version.name} version {version.version}"
-    if truth is not None and answered:
-        outcome.facts["accuracy"] = right / answered
-        outcome.summary += f", {right:,} of them right ({right / answered:.1%})"
+    outcome.summary = f"{answers:,} rows predicted by {version.name} version {version.version}"
+    if truth is not None and answers:
+        outcome.facts["accuracy"] = right / answers
+        outcome.summary += f", {right:,} of them right ({right / answers:.1%})"
+    if kept.facts["texts known before"]:
+        outcome.summary += f"; {run:,} texts were new to it" if run else "; it knew all texts"
     if unanswered:
         outcome.warn(
             runtime.progress,
             f"{unanswered:,} rows have no text"
-            + (" and were left out." if value("on_error") == "skip" else f": their {result_col} is NULL."),
+            + (
+                " and were left out."
+                if value("on_error") == "skip"
+                else f": their {value('result_col')} is NULL."
+            ),
         )
     return outcome
 
 
-def _append(cursor: duckdb.DuckDBPyConnection, window: np.ndarray, classes: list[str]) -> None:
-    """Add the predictions of one window, an array of shape (rows, classes)."""
-    import numpy as np
-    import pyarrow as pa
-
-    known = ~np.isnan(window[:, 0])
-    best = np.where(known, np.nan_to_num(window, nan=-1.0).argmax(axis=1), 0)
-    names = np.asarray(classes, dtype=object)[best]
-    top = window[np.arange(len(window)), best].astype(np.float64)
-    missing = ~known
-    values = pa.array(window.astype(np.float64).ravel())
-    batch = pa.table(
-        {
-            "label": pa.array(names, pa.string(), mask=missing),
-            "probability": pa.array(top, mask=missing),
-            "p": pa.FixedSizeListArray.from_arrays(values, len(classes)),
-        }
+def _labelled(answered_rows: str, classes: list[str]) -> str:
+    """SQL that makes the stage's table ``predictions``: a row for each row, in the rows' order."""
+    names = ", ".join(literal(name) for name in classes)
+    return (
+        f"CREATE TABLE predictions AS SELECT ([{names}])[list_position(p, list_max(p))] AS label, "
+        f"CAST(list_max(p) AS DOUBLE) AS probability, p FROM ({answered_rows}) ORDER BY number"
     )
-    cursor.register("answers", batch)
-    cursor.execute("INSERT INTO predictions SELECT * FROM answers")
-    cursor.unregister("answers")
 
 
 def _counts(cursor: duckdb.DuckDBPyConnection, truth: str | None) -> tuple[int, int]:
@@ -110,16 +120,30 @@ def _counts(cursor: duckdb.DuckDBPyConnection, truth: str | None) -> tuple[int, 
     return int(found[0][0]), int(found[0][1])
 
 
-def _select(version: ModelVersion, result_col: str, added: list[str], *, skip: bool) -> str:
+def _select(version: ModelVersion, predict: Predict) -> str:
     """The query's columns and the predictions, labels in the type that they were trained with."""
-    type_ = version.label_type
-    columns = [f"r.*, CAST(p.label AS {type_}) AS {quote(result_col)}"]
-    if len(added) > 1:
+    value, type_ = predict.options.value, version.label_type
+    columns = [f"r.*, CAST(p.label AS {type_}) AS {quote(str(value('result_col')))}"]
+    if value("proba"):
         listed = ", ".join(literal(name) for name in version.classes)
         columns.append("p.probability AS probability")
         columns.append(
             "CASE WHEN p.label IS NULL THEN NULL "
             f"ELSE map(CAST([{listed}] AS {type_}[]), CAST(p.p AS DOUBLE[])) END AS probabilities"
         )
-    where = " WHERE p.label IS NOT NULL" if skip else ""
+    if value("version_col"):
+        number = f"CASE WHEN p.label IS NOT NULL THEN CAST({version.version} AS INTEGER) END"
+        columns.append(f"{number} AS {quote(str(value('version_col')))}")
+    where = " WHERE p.label IS NOT NULL" if value("on_error") == "skip" else ""
     return f"SELECT {', '.join(columns)} FROM stage.rows r POSITIONAL JOIN stage.predictions p{where}"
+
+
+def _comment(connection: duckdb.DuckDBPyConnection, node: Node, predict: Predict, who: str) -> None:
+    """Say in the warehouse itself who answered; every DuckDB program shows such comments."""
+    text = " ".join(predict.text.split()).rstrip("; ")
+    if len(text) > _LONGEST_COMMENT:
+        text = text[: _LONGEST_COMMENT - 1] + "…"
+    table = quote(node.name)
+    connection.execute(f"COMMENT ON TABLE {table} IS {literal(f'Predicted by {who}: {text}')}")
+    for name in added_columns(predict):
+        connection.execute(f"COMMENT ON COLUMN {table}.{quote(name)} IS {literal(who)}")

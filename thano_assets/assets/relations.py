@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,7 +107,11 @@ def remove_abandoned_stages(workspace: Workspace) -> None:
     """Remove the staged rows of processes that were killed."""
     for path in workspace.snapshots.glob(".stage-*"):
         pid = path.name.split("-")[1]
-        if pid.isdigit() and not process_alive(int(pid)):
+        if not pid.isdigit() or process_alive(int(pid)):
+            continue
+        if path.is_dir():  # what did not fit into memory
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 
@@ -159,6 +164,12 @@ def refuse_column(columns: list[Column], statement: Statement, names: list[str])
                 f"The query already has a column {name}.",
                 hint="Leave it out of the query (SELECT * EXCLUDE …) or choose another by result_col='…'.",
             ).at(statement.source, statement.span.start)
+    folded = [name.casefold() for name in names]
+    if twice := next((name for name in names if folded.count(name.casefold()) > 1), None):
+        raise InvalidOption(
+            f"The result would have two columns {twice}.",
+            hint="Give result_col and version_col names of their own, or leave columns out by proba=False.",
+        ).at(statement.source, statement.span.start)
 
 
 def preview(connection: duckdb.DuckDBPyConnection, table: str) -> pa.Table:

@@ -7,18 +7,21 @@ import os
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from filelock import FileLock
 
-from thano_assets.assets.dagster_compat import LOCATION_NAME, open_instance, run_assets
+from thano_assets.assets.borrowing import note_borrowed, with_borrowed
+from thano_assets.assets.dagster_compat import LOCATION_NAME, AssetCheckFailed, open_instance, run_assets
 from thano_assets.assets.factory import asset_key, build_assets
+from thano_assets.assets.records import Record, read_records
 from thano_assets.assets.relations import remove_abandoned_stages
 from thano_assets.assets.runtime import Outcome, collecting_outcomes
-from thano_assets.errors import RunFailed, ThanoError
+from thano_assets.catalog import Entry
+from thano_assets.errors import ExpectationFailed, RunFailed, ThanoError
 from thano_assets.graph import Node
 from thano_assets.graph.build import Key
 from thano_assets.system import process_alive
@@ -67,6 +70,8 @@ class Runner:
         graph_nodes: Iterable[Node],
         tags: dict[str, str],
         outcomes: dict[Key, Outcome],
+        *,
+        expectations: Mapping[Key, Sequence[Entry]] | None = None,
     ) -> str:
         """Materialize ``nodes`` in one run and return its id.
 
@@ -75,15 +80,23 @@ class Runner:
             graph_nodes: These and everything they stand on.
             tags: Kept with the run.
             outcomes: Is given what each asset gives back, as it is made; after an error too.
+            expectations: Entries of EXPECT statements by the key of their table.
 
         Raises:
             ThanoError: an asset's own complaint about the user's text or data.
+            ExpectationFailed: a check kept something from being made. What was made stays, and where that is
+                all, a failed check is the outcome's affair.
             RunFailed: anything else that went wrong inside an asset.
             KeyboardInterrupt: the person stopped the run; it is recorded as cancelled.
         """
-        selection = {asset_key(node.key) for node in nodes}
+        nodes, graph_nodes = list(nodes), list(graph_nodes)
+        made = {node.key for node in nodes}
+        note_borrowed(self._workspace, self.instance, [n.key for n in graph_nodes if n.key not in made])
+        selection = {asset_key(key) for key in made}
         definitions = dg.Definitions(
-            assets=build_assets(graph_nodes), resources=self._resources, executor=dg.in_process_executor
+            assets=build_assets(graph_nodes, expectations or {}),
+            resources=self._resources,
+            executor=dg.in_process_executor,
         )
         started: list[str] = []
         with _one_run_at_a_time, collecting_outcomes(outcomes):
@@ -101,12 +114,20 @@ class Runner:
             except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as error:
                 _record_cancelled(self.instance, started)
                 raise KeyboardInterrupt from error
+            except AssetCheckFailed:
+                run_id = started[0]
+                _refuse_blocked(made, outcomes)
             except Exception as error:
                 raise RunFailed(
                     f"{type(error).__name__}: {str(error).strip() or 'no message'}".split("\n")[0],
                     hint="The run's page in the Dagster UI (thano ui) has the whole story; -v shows it here.",
                 ) from error
         return run_id
+
+    def records(self, keys: Iterable[Key]) -> dict[Key, Record]:
+        """The latest materializations of those of ``keys`` that have one."""
+        wanted = list(keys)
+        return with_borrowed(self._workspace, read_records(self.instance, wanted), wanted)
 
     def latest_seconds(self, key: Key) -> float | None:
         """Seconds that the last materialization of ``key`` took, where that is known."""
@@ -120,6 +141,17 @@ class Runner:
     def forget(self, keys: Iterable[Key]) -> None:
         """Remove the history of assets whose statement is gone."""
         self.instance.wipe_assets([asset_key(key) for key in keys])
+
+
+def _refuse_blocked(wanted: set[Key], outcomes: Mapping[Key, Outcome]) -> None:
+    """Say which check failed where it kept one of ``wanted`` from being made."""
+    left = sorted("/".join(key) for key in wanted - outcomes.keys())
+    failed = [check.description for one in outcomes.values() for check in one.checks if not check.passed]
+    if left:
+        raise ExpectationFailed(
+            failed[0] if failed else "A check failed.",
+            hint=f"Not made because of it: {', '.join(left)}.",
+        )
 
 
 def _open_instance(workspace: Workspace) -> dg.DagsterInstance:

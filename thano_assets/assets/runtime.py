@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thano_assets.graph import Node
 from thano_assets.graph.build import Key
-from thano_assets.progress import Progress
+from thano_assets.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,13 +22,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The resources of one materialization, and where it reports to."""
+    """The resources of one materialization, and where it reports to.
+
+    ``incremental`` says that the run does only what a plan found to be out of date: a model version that
+    was trained from the very same things is used again. Without it the person asked for the work itself.
+    """
 
     workspace: Workspace
     warehouse: Warehouse
     registry: Registry
     progress: Progress
     run_id: str | None = None
+    incremental: bool = False
+
+    @classmethod
+    def of(cls, workspace: Workspace, progress: Progress = SILENT) -> Runtime:
+        """The resources of ``workspace`` outside of a run."""
+        from thano_assets.resources.environments import registry_of
+        from thano_assets.resources.warehouse import Warehouse
+
+        return cls(workspace, Warehouse.of(workspace), registry_of(workspace), progress)
+
+
+@dataclass(frozen=True)
+class CheckOutcome:
+    """What an asset check found.
+
+    Attributes:
+        name: As in the check's specification.
+        passed: Whether the asset may be used.
+        description: One sentence: what was compared, and how it came out.
+        facts: Figures and short texts for the check's page, by label.
+        preview: Rows that show what is wrong.
+    """
+
+    name: str
+    passed: bool
+    description: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    preview: pa.Table | None = None
 
 
 @dataclass
@@ -47,6 +79,9 @@ class Outcome:
         result: What the statement answers with, where that is not the asset's own rows.
         warnings: Sentences about what the person may want to change.
         mlflow_run_id: The MLflow run behind a model.
+        details: What later plans compare with (plain JSON): file digests, the base model's identity, ….
+        checks: What the asset's own checks found.
+        column_lineage: For each column, the columns (of the asset with that key) that it is made from.
     """
 
     data_version: str
@@ -60,6 +95,9 @@ class Outcome:
     result: pa.Table | None = None
     warnings: list[str] = field(default_factory=list)
     mlflow_run_id: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    checks: list[CheckOutcome] = field(default_factory=list)
+    column_lineage: dict[str, list[tuple[Key, str]]] = field(default_factory=dict)
 
     def warn(self, progress: Progress, text: str) -> None:
         """Keep a warning in the result and show it now."""

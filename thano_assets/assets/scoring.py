@@ -1,10 +1,14 @@
-"""What PREDICT and EVALUATE share: the version that answers, and its probabilities row by row."""
+"""What PREDICT, EVALUATE and the promotion of models share: the version that answers, and its answers."""
 
 from __future__ import annotations
 
+import time
+import uuid
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.answers import Answers, has_text, text_key
 from thano_assets.assets.relations import Stage
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import UnknownModel
@@ -12,12 +16,19 @@ from thano_assets.resources.warehouse import quote
 from thano_assets.sql.statements import Evaluate, Predict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import duckdb
     import numpy as np
+    import pyarrow as pa
 
-    from thano_assets.resources.registry import ModelVersion
+    from thano_assets.resources.model_version import ModelVersion
 
-#: Rows that are read, sorted by length and predicted at a time.
+#: Texts that are read, sorted by length and answered at a time.
 WINDOW = 4096
+# Answers are written when there are so many of them (in probabilities) or so many seconds of work in them.
+_KEEP_EVERY_VALUES = 4_000_000
+_KEEP_EVERY_SECONDS = 30.0
 
 
 def answering_version(statement: Predict | Evaluate, runtime: Runtime) -> ModelVersion:
@@ -39,6 +50,59 @@ def answering_version(statement: Predict | Evaluate, runtime: Runtime) -> ModelV
     return version
 
 
+def answered(
+    stage: Stage,
+    text: str,
+    version: ModelVersion,
+    batch_size: int | None,
+    runtime: Runtime,
+    outcome: Outcome,
+) -> str:
+    """Answer the staged rows; only texts that ``version`` has not answered before go through the model.
+
+    Returns:
+        A query over the stage with the columns ``number`` (of the row, from 1) and ``p`` (FLOAT[],
+        probabilities in the order of the version's classes; NULL where the text is NULL or blank), a row
+        for each of ``rows``, in any order.
+    """
+    answers = Answers.of(version, runtime.workspace)
+    mark = uuid.uuid4().hex[:8]  # several versions may answer the same rows
+    keyed, known, unknown = f"keyed_{mark}", f"known_{mark}", f"unknown_{mark}"
+    column = f"CAST({quote(text)} AS VARCHAR)"
+    with stage.connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TABLE {keyed} AS SELECT row_number() OVER () AS number, "
+            f"CASE WHEN {has_text(column)} THEN {text_key(column)} END AS key FROM rows"
+        )
+        answers.recall(cursor, f"SELECT DISTINCT key FROM {keyed} WHERE key IS NOT NULL", known)
+        cursor.execute(
+            f"CREATE TABLE {unknown} AS SELECT min(number) AS number, key FROM {keyed} k "
+            f"ANTI JOIN {known} USING (key) WHERE key IS NOT NULL GROUP BY key"
+        )
+        texts, recalled = cursor.execute(
+            f"SELECT (SELECT count(*) FROM {unknown}), (SELECT count(*) FROM {known})"
+        ).fetchall()[0]
+        if texts:
+            reader = cursor.sql(
+                f"SELECT CAST(u.key AS VARCHAR) AS key, t.text FROM {unknown} u JOIN "
+                f"(SELECT k.number, CAST(r.{quote(text)} AS VARCHAR) AS text "
+                f"FROM rows r POSITIONAL JOIN {keyed} k) t ON t.number = u.number ORDER BY u.number"
+            ).to_arrow_reader(WINDOW)
+            with stage.connection.cursor() as writer:
+                _answer(reader, texts, version, answers, writer, known, batch_size, runtime, outcome)
+            answers.tidy(runtime.workspace)
+        cut, limit = cursor.execute(
+            f"SELECT count(*) FILTER (WHERE cut > 0), max(cut) FROM {keyed} JOIN {known} USING (key)"
+        ).fetchall()[0]
+    outcome.facts |= {"rows through the model": texts, "texts known before": recalled, "texts cut": cut}
+    if cut:
+        outcome.warn(
+            runtime.progress,
+            f"{cut:,} of {stage.count:,} texts were longer than {limit} tokens and were cut.",
+        )
+    return f"SELECT k.number, a.p FROM {keyed} k LEFT JOIN {known} a ON a.key = k.key"
+
+
 def probabilities(
     stage: Stage,
     text: str,
@@ -47,26 +111,103 @@ def probabilities(
     runtime: Runtime,
     outcome: Outcome,
 ) -> Iterator[np.ndarray]:
-    """Class probabilities of the staged rows, window by window, in the rows' order.
+    """Class probabilities of the staged rows, window by window, in the rows' order; see :func:`answered`.
 
     Yields:
         float32 arrays of shape (rows of the window, classes); rows of NaN where the text is NULL or blank.
     """
+    relation = answered(stage, text, version, batch_size, runtime, outcome)
+    classes = len(version.classes)
+    nothing = ", ".join(classes * ["'nan'"])
+    with stage.connection.cursor() as cursor:
+        reader = cursor.sql(
+            f"SELECT coalesce(p, CAST([{nothing}] AS FLOAT[])) AS p FROM ({relation}) ORDER BY number"
+        ).to_arrow_reader(WINDOW)
+        for batch in reader:
+            values = batch.column(0).flatten().to_numpy(zero_copy_only=False)
+            yield values.reshape(-1, classes).copy()
+
+
+def _answer(
+    reader: pa.RecordBatchReader,
+    total: int,
+    version: ModelVersion,
+    answers: Answers,
+    cursor: duckdb.DuckDBPyConnection,
+    known: str,
+    batch_size: int | None,
+    runtime: Runtime,
+    outcome: Outcome,
+) -> None:
+    """Send the reader's texts through the model; their answers go to ``known``, and are kept as they come."""
     from thano_assets.learning.predict import Predictor
 
     predictor = Predictor.cached(version.path)
-    reader = (
-        stage.connection.cursor()
-        .sql(f"SELECT CAST({quote(text)} AS VARCHAR) AS text FROM rows")
-        .to_arrow_reader(WINDOW)
+    outcome.facts["device"] = f"{predictor.device} {predictor.precision}"
+    keys: deque[pa.Array] = deque()
+    fresh = f"fresh_{known}"
+    cursor.execute(f"CREATE TABLE {fresh} AS SELECT * FROM {known} LIMIT 0")
+
+    def texts() -> Iterator[Sequence[str | None]]:
+        for batch in reader:
+            keys.append(batch.column(0))
+            yield batch.column(1).to_pylist()
+
+    waiting, since = 0, time.monotonic()
+    try:
+        for found, cut in predictor.answer_batches(texts(), runtime.progress, total, batch_size):
+            _add(cursor, fresh, keys.popleft(), found, cut, predictor.max_length)
+            waiting += found.size
+            if waiting >= _KEEP_EVERY_VALUES or time.monotonic() - since >= _KEEP_EVERY_SECONDS:
+                _move(cursor, fresh, known, answers, runtime, outcome)
+                waiting, since = 0, time.monotonic()
+    finally:  # what was answered before an error or Ctrl-C is kept too
+        if waiting:
+            _move(cursor, fresh, known, answers, runtime, outcome)
+
+
+def _add(
+    cursor: duckdb.DuckDBPyConnection,
+    table: str,
+    keys: pa.Array,
+    found: np.ndarray,
+    cut: np.ndarray,
+    limit: int,
+) -> None:
+    """Insert the answers of one window; ``found`` has the shape (texts, classes)."""
+    import numpy as np
+    import pyarrow as pa
+
+    places = pa.array(np.arange(0, found.size + 1, found.shape[1], dtype=np.int32))
+    window = pa.table(
+        {
+            "key": keys,
+            "p": pa.ListArray.from_arrays(places, pa.array(found.ravel())),
+            "cut": pa.array(np.where(cut, limit, 0).astype(np.int32)),
+        }
     )
-    cut_before = predictor.truncated
-    texts = (batch.column(0).to_pylist() for batch in reader)
-    yield from predictor.predict_batches(texts, runtime.progress, stage.count, batch_size)
-    cut = predictor.truncated - cut_before
-    outcome.facts |= {"device": f"{predictor.device} {predictor.precision}", "texts cut": cut}
-    if cut:
-        outcome.warn(
-            runtime.progress,
-            f"{cut:,} of {stage.count:,} texts were longer than {predictor.max_length} tokens and were cut.",
-        )
+    cursor.register("window_answers", window)
+    cursor.execute(
+        f"INSERT INTO {table} SELECT CAST(key AS UUID), p, cut FROM window_answers WHERE NOT isnan(p[1])"
+    )
+    cursor.unregister("window_answers")
+
+
+def _move(
+    cursor: duckdb.DuckDBPyConnection,
+    fresh: str,
+    known: str,
+    answers: Answers,
+    runtime: Runtime,
+    outcome: Outcome,
+) -> None:
+    """Keep the fresh answers for later statements, and count them among the known ones of this one."""
+    import duckdb
+
+    try:
+        answers.keep(cursor, fresh)
+    except (OSError, duckdb.IOException) as error:  # a saving less, not an answer less
+        reason = str(error).split("\n")[0]
+        outcome.warn(runtime.progress, f"The model's answers could not be kept for later: {reason}")
+    cursor.execute(f"INSERT INTO {known} SELECT * FROM {fresh}")
+    cursor.execute(f"CREATE OR REPLACE TABLE {fresh} AS SELECT * FROM {known} LIMIT 0")

@@ -11,6 +11,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thano_assets.assets.relations import find_column, staged, text_column
 from thano_assets.assets.runtime import Outcome, Runtime
@@ -21,7 +22,11 @@ from thano_assets.resources.workspace import Workspace
 from thano_assets.sql.statements import BuildModel, FitModel
 from thano_assets.system import write_atomically
 
+if TYPE_CHECKING:
+    import duckdb
+
 _LISTED_CLASSES = 12
+_POINTERS = "training_sets"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class TrainingSet:
 
     def snapshot(self, workspace: Workspace) -> Path:
         """The Parquet file with the columns ``text`` and ``label`` (both VARCHAR)."""
-        return workspace.snapshots / f"{self.fingerprint}.parquet"
+        return workspace.kept(f"{self.fingerprint}.parquet")
 
     def save(self, workspace: Workspace, model: str) -> None:
         """Make this the training set that the model's next training reads."""
@@ -59,8 +64,7 @@ class TrainingSet:
     @property
     def identity(self) -> str:
         """Names the rows and how they were read: the fingerprint and the columns' names and label type."""
-        read_as = f"{self.text_col}\n{self.label_col}\n{self.label_type}"
-        return f"{self.fingerprint}-{hashlib.sha256(read_as.encode()).hexdigest()[:8]}"
+        return identity_of(self.fingerprint, self.text_col, self.label_col, self.label_type)
 
     @classmethod
     def load(cls, workspace: Workspace, model: str, identity: str | None = None) -> TrainingSet:
@@ -71,8 +75,9 @@ class TrainingSet:
         """
         try:
             if identity is None:
-                identity = json.loads(_pointer(workspace, model).read_text(encoding="utf-8"))["training_set"]
-            return cls(**json.loads((workspace.snapshots / f"{identity}.json").read_text(encoding="utf-8")))
+                pointer = workspace.kept(f"{_POINTERS}/{model}.json")
+                identity = json.loads(pointer.read_text(encoding="utf-8"))["training_set"]
+            return cls(**json.loads(workspace.kept(f"{identity}.json").read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise WorkspaceError(
                 f"The training set of {model} has not been made yet.",
@@ -93,8 +98,29 @@ class TrainingSet:
         _pointer(workspace, model).unlink(missing_ok=True)
 
 
+def identity_of(fingerprint: str, text_col: str, label_col: str, label_type: str) -> str:
+    """See :attr:`TrainingSet.identity`."""
+    read_as = f"{text_col}\n{label_col}\n{label_type}"
+    return f"{fingerprint}-{hashlib.sha256(read_as.encode()).hexdigest()[:8]}"
+
+
+def write_snapshot(connection: duckdb.DuckDBPyConnection, relation: str, target: Path) -> None:
+    """Keep the rows of ``relation`` (columns text and label) in an order of their own, once."""
+    if target.is_file():
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        connection.execute(
+            f"COPY (FROM {relation} ORDER BY md5(text), text, label) TO {literal(str(temporary))} "
+            "(FORMAT parquet, COMPRESSION zstd)"
+        )
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _pointer(workspace: Workspace, model: str) -> Path:
-    return workspace.snapshots / "training_sets" / f"{model}.json"
+    return workspace.snapshots / _POINTERS / f"{model}.json"
 
 
 def materialize(node: Node, runtime: Runtime) -> Outcome:
@@ -116,9 +142,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
             "CREATE VIEW usable AS SELECT * FROM rows "
             f"WHERE {text_sql} IS NOT NULL AND trim({text_sql}) <> ''"
         )
-        connection.execute(
-            f"CREATE VIEW training AS SELECT {text_sql} AS text, {label_sql} AS label FROM usable"
-        )
+        connection.execute(f"CREATE VIEW training AS {training_rows('rows', text, label)}")
         counts: list[tuple[str | None, int]] = connection.execute(
             f"SELECT {label_sql}, count(*) FROM usable "
             f"GROUP BY {quote(label.name)} ORDER BY {quote(label.name)}"
@@ -135,23 +159,14 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
             label_col=label.name,
         )
         target = training_set.snapshot(workspace)
-        if not target.is_file():
-            temporary = target.with_name(f".{target.name}.{os.getpid()}")
-            try:
-                connection.execute(
-                    f"COPY (FROM training ORDER BY md5(text), text, label) TO {literal(str(temporary))} "
-                    "(FORMAT parquet, COMPRESSION zstd)"
-                )
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+        write_snapshot(connection, "training", target)
         shown = connection.sql(
             "SELECT left(text, 200) AS text, label FROM training LIMIT 10"
         ).to_arrow_table()
         skipped = stage.count - rows
     training_set.save(workspace, node.name)
     outcome = Outcome(
-        data_version=fingerprint,
+        data_version=training_set.identity,
         summary=f"{rows:,} rows, {len(counts)} classes",
         rows=rows,
         columns=[Column("text", "VARCHAR"), Column("label", "VARCHAR")],
@@ -163,10 +178,20 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
             "classes": len(counts),
             "rows per class": ", ".join(f"{name}: {count:,}" for name, count in counts[:_LISTED_CLASSES]),
         },
+        details={"training_set": training_set.identity},
     )
     if skipped:
         outcome.warn(runtime.progress, f"{skipped:,} rows without text were left out of the training set.")
     return outcome
+
+
+def training_rows(relation: str, text: Column, label: Column) -> str:
+    """SQL for the rows of ``relation`` that a model is trained on: ``text`` and ``label``, both VARCHAR."""
+    text_sql = f"CAST({quote(text.name)} AS VARCHAR)"
+    return (
+        f"SELECT {text_sql} AS text, CAST({quote(label.name)} AS VARCHAR) AS label FROM {relation} "
+        f"WHERE {text_sql} IS NOT NULL AND trim({text_sql}) <> ''"
+    )
 
 
 def _check(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from thano_assets.catalog.entries import Entry, EntryKind, entry_of
+from thano_assets.catalog.environment import catalog_of
 from thano_assets.catalog.store import Catalog
 
-__all__ = ["Catalog", "Entry", "EntryKind", "entry_of"]
+__all__ = ["Catalog", "Entry", "EntryKind", "catalog_of", "entry_of"]

@@ -16,6 +16,7 @@ from thano_assets.sql.statements import (
     Copy,
     CreateTableAs,
     Evaluate,
+    Expect,
     FitModel,
     GetThanosql,
     Predict,
@@ -29,17 +30,18 @@ PREBUILT_NAME = "tutorial_text_classification"
 
 
 class EntryKind(StrEnum):
-    """The four kinds of thing a statement can define; the value is its folder in the catalog."""
+    """The kinds of thing a statement can define; the value is its folder in the catalog."""
 
     TABLE = "tables"
     MODEL = "models"
     PREDICTION = "predictions"
     EVALUATION = "evaluations"
+    CHECK = "checks"
 
     @property
     def is_relation(self) -> bool:
         """Whether the thing is a table of the warehouse."""
-        return self is not EntryKind.MODEL
+        return self not in (EntryKind.MODEL, EntryKind.CHECK)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,15 @@ def entry_of(statement: Statement) -> Entry | None:
             name = automatic_name(statement)
             text = f'CREATE OR REPLACE TABLE "{name}" AS\n{statement.text.strip()}'
             return Entry(_body_kind(statement), name, _file_text(text))
+        case Expect(table=name):
+            digest = hashlib.sha256(statement.canonical().encode()).hexdigest()[:6]
+            return Entry(EntryKind.CHECK, f"{name}_{digest}", _file_text(statement.text))
     return None
+
+
+def is_about(check: Entry, table: str) -> bool:
+    """Whether the EXPECT of ``check`` is about ``table``; the name tells, nothing is parsed."""
+    return check.name.rpartition("_")[0].casefold() == table.casefold()
 
 
 def _file_text(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from thano_assets.catalog.entries import Entry, EntryKind
+from thano_assets.catalog.entries import Entry, EntryKind, is_about
 from thano_assets.system import write_atomically
 
 # Characters that some file system forbids; the rest of Unicode stays readable.
@@ -63,6 +63,12 @@ class Catalog:
     def model(self, name: str) -> Entry | None:
         """The entry that makes the model ``name``, if there is one."""
         return self.get(EntryKind.MODEL, name)
+
+    def expectations(self, table: str) -> list[Entry]:
+        """The entries of the EXPECT statements about ``table``."""
+        named = (Entry(EntryKind.CHECK, name, "") for name in self.names(EntryKind.CHECK))
+        found = (self.get(EntryKind.CHECK, check.name) for check in named if is_about(check, table))
+        return [entry for entry in found if entry is not None]
 
     def get(self, kind: EntryKind, name: str) -> Entry | None:
         """The entry of that kind and name, ``None`` where there is none."""

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from thano_assets.graph.build import Graph, Node, NodeKind
-from thano_assets.graph.plan import Action, PlannedAsset, make_plan
+from thano_assets.graph.plan import Action, Mode, PlannedAsset, Planning, Record
 
-__all__ = ["Action", "Graph", "Node", "NodeKind", "PlannedAsset", "make_plan"]
+__all__ = ["Action", "Graph", "Mode", "Node", "NodeKind", "PlannedAsset", "Planning", "Record"]

@@ -17,20 +17,30 @@ from thano_assets.catalog.entries import (
     nested_names,
     query_of,
 )
+from thano_assets.catalog.overlay import Entries
 from thano_assets.errors import QueryError, ThanoError, UnknownModel, UnknownTable, did_you_mean
 from thano_assets.sql import parse
+from thano_assets.sql.canonical import canonical_query
+from thano_assets.sql.options import OPTION_SPECS
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
     BuildModel,
     Copy,
     CreateTableAs,
     Evaluate,
+    Expect,
     FitModel,
     ModelRef,
     Predict,
     Query,
     Statement,
 )
+
+#: The alias of the version that answers where a statement names no other.
+CHAMPION = "champion"
+
+#: Options that say how a new version is compared with the champion, not how it is trained.
+JUDGING_OPTIONS = frozenset({"promote_if", "evaluate_on", "strict"})
 
 #: Key of an asset: its group and its name, as Dagster shows it (``models/my_classifier``).
 Key = tuple[str, str]
@@ -45,6 +55,8 @@ class NodeKind(StrEnum):
     MODEL = "models"
     PREDICTION = "predictions"
     EVALUATION = "evaluations"
+    # A version or alias that a statement pins: registered elsewhere, never made by itself.
+    MODEL_VERSION = "model_versions"
 
 
 # Raised when the code that computes a kind changes what it computes: stored results are then out of date.
@@ -55,17 +67,24 @@ CODE_VERSIONS: dict[NodeKind, str] = {
     NodeKind.MODEL: "1",
     NodeKind.PREDICTION: "1",
     NodeKind.EVALUATION: "1",
+    NodeKind.MODEL_VERSION: "1",
 }
 
 
 @dataclass(frozen=True)
 class Node:
-    """One asset: what it is called, the entry that defines it, and the keys of what it reads."""
+    """One asset: what it is called, the entry that defines it, and the keys of what it reads.
+
+    ``content`` stands for what the asset reads from outside the graph, as it is now: the bytes of a file,
+    the revision of a base model. It is part of the code version, so that Dagster marks the asset when it
+    changes.
+    """
 
     kind: NodeKind
     name: str
     entry: Entry
     reads: tuple[Key, ...]
+    content: str = ""
 
     @property
     def key(self) -> Key:
@@ -75,8 +94,43 @@ class Node:
     @property
     def code_version(self) -> str:
         """Changes when the statement's meaning or the code that computes it changes."""
-        text = f"{self.kind}:{CODE_VERSIONS[self.kind]}:{self.entry.digest}"
+        text = f"{self.kind}:{CODE_VERSIONS[self.kind]}:{self._identity}:{self.content}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def _identity(self) -> str:
+        """What of the entry's statements matters to this asset."""
+        statement = self.entry.statement
+        if isinstance(statement, (BuildModel, FitModel)):
+            if self.kind is NodeKind.MODEL:
+                return training_identity(statement)
+            columns = [statement.options.value(name) for name in ("text_col", "label_col")]
+            return repr((canonical_query(statement.query), columns))
+        if self.kind is NodeKind.RAW:
+            copies = [part for part in self.entry.statements if isinstance(part, Copy)]
+            return repr([part.path for part in copies if part.path is not None])
+        return self.entry.digest
+
+
+def training_identity(statement: BuildModel | FitModel, *, judged: bool = True) -> str:
+    """What a BUILD or FIT MODEL says besides its query, whose rows are the training set's business.
+
+    Args:
+        statement: The statement.
+        judged: With the options that say how the new version is compared with the champion. Without them
+            the text stands for what is trained.
+    """
+    options = {
+        name: value
+        for name, value in statement.options.filled().items()
+        if OPTION_SPECS[statement.options.kind][name].identity and (judged or name not in JUDGING_OPTIONS)
+    }
+    base = (
+        (statement.base, statement.base_quoted)
+        if isinstance(statement, BuildModel)
+        else str(statement.parent)
+    )
+    return repr((statement.kind, statement.name, base, sorted(options.items())))
 
 
 class Graph:
@@ -87,19 +141,69 @@ class Graph:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.nodes: dict[Key, Node] = {}
+        #: What is expected of a table: the entries of its EXPECT statements.
+        self.expectations: dict[Key, list[Entry]] = {}
         self.broken: dict[Entry, ThanoError] = {}
         self._relations: dict[str, Key] = {}
         self._models: dict[str, Key] = {}
         usable = []
         for entry in _with_derived(entries, self.broken):
+            usable.append(entry)
+            if entry.kind is EntryKind.CHECK:
+                continue
             key = (entry.kind.value, entry.name)
             names = self._relations if entry.kind.is_relation else self._models
             names[entry.name.casefold()] = key
-            usable.append(entry)
         for entry in usable:
+            if isinstance(entry.statement, Expect):
+                name = entry.statement.table
+                table = self.relation_key(name) or (NodeKind.TABLE.value, name)
+                self.expectations.setdefault(table, []).append(entry)
+                continue
             for node in self._nodes_of(entry):
                 self.nodes[node.key] = node
         self._leave_out_circles()
+
+    @classmethod
+    def around(
+        cls, entries: Iterable[Entry], catalog: Entries, names: Iterable[tuple[bool, str]] = ()
+    ) -> Graph:
+        """The graph of ``entries`` and of what they stand on, looked up in ``catalog`` by name.
+
+        What a statement needs of a large catalog, without parsing all of it.
+
+        Args:
+            entries: Where to begin.
+            catalog: Everything.
+            names: More to begin with: tables (with True) and models (with False).
+        """
+        found: dict[tuple[EntryKind, str], Entry] = {}
+        waiting = list(entries)
+        for relation, name in names:
+            other = catalog.relation(name) if relation else catalog.model(name)
+            if other is not None:
+                waiting.append(other)
+        seen: set[tuple[bool, str]] = set()
+        while waiting:
+            entry = waiting.pop()
+            if (entry.kind, entry.name) in found:
+                continue
+            found[entry.kind, entry.name] = entry
+            if entry.kind is not EntryKind.CHECK:
+                seen.add((entry.kind.is_relation, entry.name.casefold()))
+            try:
+                wanted = {name for statement in entry.statements for name in names_read(statement)}
+            except ThanoError:
+                continue  # listed in :attr:`broken` below
+            if entry.kind.is_relation:
+                waiting.extend(catalog.expectations(entry.name))
+            for relation, name in wanted:
+                if (relation, name.casefold()) in seen:
+                    continue
+                other = catalog.relation(name) if relation else catalog.model(name)
+                if other is not None:
+                    waiting.append(other)
+        return cls(found.values())
 
     def _leave_out_circles(self) -> None:
         """Statements that read each other in a circle (files edited by hand) are broken."""
@@ -162,6 +266,10 @@ class Graph:
                     reads.append((NodeKind.RAW.value, entry.name))
             else:
                 reads.extend(self._statement_reads(statement))
+        for statement in entry.statements:
+            inner = statement.body if isinstance(statement, CreateTableAs) else statement
+            if isinstance(inner, (Predict, Evaluate)):
+                nodes.extend(self._version_nodes(entry, inner.model))
         raw = (NodeKind.RAW.value, entry.name)
         if raw in reads:
             nodes.append(Node(NodeKind.RAW, entry.name, entry, ()))
@@ -177,15 +285,20 @@ class Graph:
         rows = Node(
             NodeKind.TRAINING_SET, entry.name, entry, tuple(dict.fromkeys(self.query_reads(statement.query)))
         )
-        reads = [rows.key]
+        nodes, reads = [rows], [rows.key]
         if isinstance(statement, FitModel):
             parent = self._model_ref_key(statement.parent)
-            if parent != (
-                NodeKind.MODEL.value,
-                entry.name,
-            ):  # FIT MODEL m USING m goes on from its last version
+            if parent != (NodeKind.MODEL.value, entry.name):  # it goes on from its own last version
                 reads.append(parent)
-        return [rows, Node(NodeKind.MODEL, entry.name, entry, tuple(reads))]
+                nodes.extend(self._version_nodes(entry, statement.parent))
+        if table := statement.options.get("evaluate_on"):
+            reads.append(self.relation_key(str(table)) or (NodeKind.TABLE.value, str(table)))
+        return [*nodes, Node(NodeKind.MODEL, entry.name, entry, tuple(dict.fromkeys(reads)))]
+
+    def _version_nodes(self, entry: Entry, ref: ModelRef) -> list[Node]:
+        """A node for the version or alias that ``ref`` pins; none where it means the champion."""
+        key = self._model_ref_key(ref)
+        return [Node(NodeKind.MODEL_VERSION, key[1], entry, ())] if key[0] == NodeKind.MODEL_VERSION else []
 
     def _statement_reads(self, statement: Statement) -> list[Key]:
         keys: list[Key] = []
@@ -209,6 +322,10 @@ class Graph:
         return keys
 
     def _model_ref_key(self, ref: ModelRef) -> Key:
+        if ref.version is not None or (ref.alias or CHAMPION).casefold() != CHAMPION:
+            name = (self.model_key(ref.name) or ("", ref.name))[1]
+            pinned = f"VERSION {ref.version}" if ref.version is not None else f"@{ref.alias}"
+            return (NodeKind.MODEL_VERSION.value, f"{name} {pinned}")
         return self.model_key(ref.name) or (NodeKind.MODEL.value, ref.name)
 
 
@@ -227,6 +344,24 @@ def _with_derived(entries: Iterable[Entry], broken: dict[Entry, ThanoError]) -> 
             continue
         found[(entry.kind.value, entry.name)] = entry
     return list(found.values())
+
+
+def names_read(statement: Statement) -> set[tuple[bool, str]]:
+    """Names of the tables (with True) and models (with False) that the statement and its parts read."""
+    wanted: set[tuple[bool, str]] = set()
+    query = query_of(statement)
+    inner = statement.body if isinstance(statement, CreateTableAs) else statement
+    ref = inner.parent if isinstance(inner, FitModel) else getattr(inner, "model", None)
+    if isinstance(ref, ModelRef):
+        wanted.add((False, ref.name))
+    if isinstance(inner, (BuildModel, FitModel)) and inner.options.get("evaluate_on"):
+        wanted.add((True, str(inner.options["evaluate_on"])))
+    if query is not None:
+        rendered = query.render(nested_names(query))
+        wanted.update((True, read.name) for read in tables_read(rendered.text).tables)
+        for nested in query.nested:
+            wanted |= names_read(nested.statement)
+    return wanted
 
 
 def check_reads(
@@ -255,6 +390,14 @@ def check_reads(
     query = query_of(statement)
     if query is None:
         return
+    if isinstance(inner, (BuildModel, FitModel)) and inner.options.get("evaluate_on"):
+        table = str(inner.options["evaluate_on"])
+        if graph.relation_key(table) is None:
+            place = inner.options.value_span("evaluate_on")
+            raise UnknownTable(
+                f"There is no table {table}, which evaluate_on names.",
+                hint=did_you_mean(table, known_tables, "tables"),
+            ).at(statement.source, place.start, place.end - place.start)
     for nested in query.nested:
         check_reads(nested.statement, graph, known_models, known_tables)
     names = nested_names(query)

@@ -108,8 +108,12 @@ class Runner:
         self.console = terminal.console
         self.max_rows = max_rows
 
-    def run(self, scripts: Sequence[Script]) -> None:
-        """Run everything; raises the first :class:`ThanoError` after saying where it happened."""
+    def run(self, scripts: Sequence[Script], *, force: bool = False) -> None:
+        """Run what is out of date, or everything with ``force``.
+
+        Raises:
+            ThanoError: the first one, after saying where it happened.
+        """
         from rich.text import Text
 
         from thano_assets.interfaces.render import count, duration
@@ -122,11 +126,18 @@ class Runner:
             )
             return
         started = time.monotonic()
-        for number, (script, statement) in enumerate(work, 1):
+        try:
+            steps = self.session.script([statement for _, statement in work], force=force)
+        except ThanoError as error:
+            for script in (script for script, statement in work if statement.source == error.text):
+                click.echo(f"In {script.name}, line {error.line}; no statement has run:", err=True)
+                break
+            raise
+        for number, ((script, statement), step) in enumerate(zip(work, steps, strict=True), 1):
             where = f"{script.name}:{statement.place[0]}"
             self._head(statement, f"{number}/{len(work)}", where)
             try:
-                result = self.session.execute_statement(statement)
+                result = self.session.execute_step(step)
             except (KeyboardInterrupt, Exception) as error:
                 if was_stopped(error):
                     raise KeyboardInterrupt(

@@ -1,4 +1,4 @@
-"""The command line: ``thano init | run | sql | plan | ui | doctor``.
+"""The command line: ``thano init | run | sql | plan | ui | doctor | diff | env``.
 
 Only Click is imported until a command needs more, so that ``thano --help`` answers at once.
 Rows go to standard output, everything said about them to standard error.
@@ -85,13 +85,28 @@ class Settings:
 
     def __init__(self) -> None:
         self.workspace: str | None = None
+        self.environment: str | None = None
         self.verbose = False
 
     def open_workspace(self) -> Workspace:
-        """The workspace that ``-w``, THANO_WORKSPACE or the current folder names, made if it is not there."""
+        """The workspace that ``-w``, THANO_WORKSPACE or the current folder names, made if it is not there.
+
+        With ``--env`` or THANO_ENV it is that environment of it.
+        """
         from thano_assets.resources.workspace import Workspace
 
-        return Workspace.open(self.workspace)
+        new = Workspace.find(self.workspace, self.environment)
+        if new.production is not None and not new.root.exists():
+            click.echo(
+                f"The environment {new.root.name} is new; it borrows from {new.production.root}.", err=True
+            )
+        return Workspace.open(self.workspace, environment=self.environment)
+
+    def open_production(self) -> Workspace:
+        """The workspace itself, whatever environment is named; it must be there."""
+        from thano_assets.resources.workspace import Workspace
+
+        return Workspace.open(self.workspace, create=False, environment="")
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)
@@ -102,13 +117,18 @@ def _workspace_given(ctx: click.Context, _param: click.Parameter, value: str | N
         ctx.ensure_object(Settings).workspace = value
 
 
+def _environment_given(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Settings).environment = value
+
+
 def _verbose_given(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         ctx.ensure_object(Settings).verbose = True
 
 
 def common_options(command: Any) -> Any:
-    """``-w`` and ``-v``, understood before and after the command's name."""
+    """``-w``, ``--env`` and ``-v``, understood before and after the command's name."""
     command = click.option(
         "-v",
         "--verbose",
@@ -116,6 +136,14 @@ def common_options(command: Any) -> Any:
         expose_value=False,
         callback=_verbose_given,
         help="Show the logs of Dagster and MLflow, and tracebacks.",
+    )(command)
+    command = click.option(
+        "--env",
+        metavar="NAME",
+        expose_value=False,
+        callback=_environment_given,
+        help="Work in this environment: own tables, models and runs, all else borrowed from production "
+        "[default: $THANO_ENV, else production itself].",
     )(command)
     return click.option(
         "-w",
@@ -182,7 +210,7 @@ Examples:
 @click.option(
     "--force",
     is_flag=True,
-    help="Do every statement, also where nothing has changed since the last time; this version always does.",
+    help="Do every statement, also where nothing has changed since the last time.",
 )
 @click.option(
     "--max-rows",
@@ -203,7 +231,7 @@ def run(settings: Settings, files: tuple[str, ...], force: bool, max_rows: int) 
     scripts = [Script.read(name) for name in files]
     terminal = Terminal()
     with stoppable(), open_session(settings, terminal) as session:
-        Runner(session, terminal, max_rows=max_rows or None).run(scripts)
+        Runner(session, terminal, max_rows=max_rows or None).run(scripts, force=force)
 
 
 @cli.command(
@@ -351,6 +379,90 @@ def doctor(settings: Settings, format_: str) -> None:
     with stoppable():
         sound = checks.main(settings.workspace, format_)
     click.get_current_context().exit(0 if sound else 1)
+
+
+@cli.command(
+    short_help="Show what an environment made differently.",
+    epilog="""\b
+Examples:
+  thano diff --env trial
+  thano diff --env trial --examples 20
+  thano diff --env trial --format json --exit-code""",
+)
+@click.option(
+    "--format", "format_", type=click.Choice(["table", *DATA_FORMATS[:3]]), default="table", show_default=True
+)
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Rows shown of each prediction table whose label flipped.",
+)
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if anything differs.")
+@common_options
+@pass_settings
+def diff(settings: Settings, format_: str, examples: int, exit_code: bool) -> None:
+    """Compare what an environment made with production: metrics of models, flipped labels, rows of tables."""
+    from thano_assets.interfaces.diff import compare
+    from thano_assets.resources.environments import ENVIRONMENT_NAME_VARIABLE, existing_environment
+
+    name = settings.environment or os.environ.get(ENVIRONMENT_NAME_VARIABLE)
+    if not name:
+        raise click.UsageError(
+            "which environment? Name it: thano diff --env NAME (thano env list shows them)."
+        )
+    terminal = Terminal()
+    with stoppable():
+        result = compare(existing_environment(settings.open_production(), name), examples)
+    if format_ == "table":
+        if result.row_count:
+            terminal.show(result, None)
+        else:
+            terminal.say(result)
+    else:
+        terminal.say(result)
+        _deliver(result.arrow(), format_, None)
+    click.get_current_context().exit(1 if exit_code and result.row_count else 0)
+
+
+@cli.group(
+    short_help="List and remove environments.",
+    epilog="""\b
+Examples:
+  thano env list
+  thano env remove trial""",
+)
+def env() -> None:
+    """Environments of the workspace; `thano --env NAME …` makes one the first time that it is named."""
+
+
+@env.command("list")
+@common_options
+@pass_settings
+def env_list(settings: Settings) -> None:
+    """Print the names of the workspace's environments, one a line."""
+    from thano_assets.resources.environments import environments
+
+    for one in environments(settings.open_production()):
+        click.echo(one.name)
+
+
+@env.command("remove")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@common_options
+@pass_settings
+def env_remove(settings: Settings, name: str, yes: bool) -> None:
+    """Delete an environment with the tables, models and runs that were made there; production stays."""
+    from thano_assets.resources.environments import existing_environment, remove
+
+    environment = existing_environment(settings.open_production(), name)
+    if not yes:
+        click.confirm(f"Delete {environment.root} with everything made there?", abort=True, err=True)
+    remove(environment)
+    click.echo(f"The environment {name} is removed.")
 
 
 # ---------------------------------------------------------------- what commands share

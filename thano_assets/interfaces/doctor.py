@@ -186,6 +186,7 @@ def _workspace(named: str | None) -> Iterator[Check]:
             yield Check("settings", "problem", error.message, error.hint or "")
             return
         yield _warehouse(workspace)
+        yield _answers(workspace)
         yield from _pages(workspace)
     yield from _base_models(workspace)
     yield from _datasets()
@@ -233,6 +234,17 @@ def _warehouse(workspace: Workspace) -> Check:
     except ThanoError as error:
         return Check("warehouse", "problem", error.message, error.hint or "")
     return Check("warehouse", "ok", f"{len(tables)} table{'' if len(tables) == 1 else 's'}")
+
+
+def _answers(workspace: Workspace) -> Check:
+    """What kept predictions take; they are bounded, so this is for information."""
+    from thano_assets.assets.answers import size
+
+    versions, taken = size(workspace)
+    if not versions:
+        return Check("answers", "ok", "none kept yet")
+    of = f"{versions} model version{'' if versions == 1 else 's'}"
+    return Check("answers", "ok", f"kept of {of}, {taken / 1024**2:.1f} MiB in snapshots/answers")
 
 
 def _pages(workspace: Workspace) -> Iterator[Check]:

@@ -173,9 +173,9 @@ def _services(workspace: Workspace, dagster_url: str, mlflow_url: str) -> list[S
         root,
         logs / "dagster-daemon.log",
     )
-    from thano_assets.resources.registry import Registry
+    from thano_assets.resources.environments import registry_of
 
-    registry = Registry(workspace)
+    registry = registry_of(workspace)
     if not registry.is_local:
         return [web, daemon]
     if not registry.database.exists():

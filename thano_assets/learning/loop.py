@@ -109,7 +109,8 @@ def fit(
     every = max(1, total // _LOGGED_POINTS)
 
     def note(point: dict[str, float]) -> None:
-        state.history.append({"step": state.step, "epoch": state.step / steps_an_epoch} | point)
+        point = {"epoch": state.step / steps_an_epoch} | point
+        state.history.append({"step": state.step} | point)
         on_metrics(point, state.step)
 
     if state.step:

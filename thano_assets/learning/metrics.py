@@ -36,15 +36,16 @@ def class_indices(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     return np.fromiter((place[label] for label in labels), dtype=np.int64, count=len(labels))
 
 
-def scores(true: np.ndarray, proba: np.ndarray) -> dict[str, float]:
+def scores(true: np.ndarray, proba: np.ndarray, classes: int | None = None) -> dict[str, float]:
     """accuracy, f1_macro, precision_macro, recall_macro and loss (mean cross-entropy in nats).
 
     Args:
         true: class indices, shape (N,), N at least 1.
         proba: probabilities, shape (N, C).
+        classes: how many of the columns, from the first, the macro averages are over; by default all.
     """
     guessed = proba.argmax(axis=1)
-    every = np.arange(proba.shape[1])
+    every = np.arange(classes or proba.shape[1])
     precision, recall, f1, _ = sk.precision_recall_fscore_support(
         true, guessed, labels=every, average="macro", zero_division=0
     )
@@ -55,6 +56,22 @@ def scores(true: np.ndarray, proba: np.ndarray) -> dict[str, float]:
         "recall_macro": float(recall),
         "loss": _log_loss(true, proba),
     }
+
+
+def roc_auc(true: np.ndarray, proba: np.ndarray) -> float:
+    """Area under the ROC curve: of the second of two classes, else the mean of each class against the rest.
+
+    NaN where the rows do not have two classes at least.
+
+    Args:
+        true: class indices, shape (N,).
+        proba: probabilities, shape (N, C).
+    """
+    present = np.unique(true)
+    if len(present) < 2:
+        return float("nan")
+    judged = [1] if proba.shape[1] == 2 else present
+    return float(np.mean([sk.roc_auc_score(true == place, proba[:, place]) for place in judged]))
 
 
 def confusion(true: np.ndarray, proba: np.ndarray) -> list[list[int]]:
@@ -180,4 +197,4 @@ def _roc_report(true: np.ndarray, proba: np.ndarray, classes: Sequence[str]) -> 
 
 def _log_loss(true: np.ndarray, proba: np.ndarray) -> float:
     picked = proba[np.arange(len(true)), true].astype(np.float64)
-    return float(-np.log(np.clip(picked, 1e-12, 1.0)).mean())
+    return float(-np.log(np.clip(picked, 1e-12, 1.0)).mean()) + 0.0  # a loss of nothing is 0.0, not -0.0

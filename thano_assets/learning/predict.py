@@ -93,7 +93,7 @@ class Predictor:
         found = np.full((len(texts), len(self.classes)), np.nan, dtype=np.float32)
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
-            found[start : start + len(window)] = self._window(window, None, None)
+            found[start : start + len(window)] = self._window(window, None, None)[0]
         return found
 
     def predict_batches(
@@ -103,38 +103,55 @@ class Predictor:
         total: int | None = None,
         batch_size: int | None = None,
     ) -> Iterator[np.ndarray]:
-        """Probabilities of each batch of texts, in turn.
+        """Probabilities of each batch of texts, in turn; as :meth:`answer_batches`."""
+        for found, _ in self.answer_batches(batches, progress, total, batch_size):
+            yield found
+
+    def answer_batches(
+        self,
+        batches: Iterable[Sequence[str | None]],
+        progress: Progress = SILENT,
+        total: int | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Probabilities of each batch of texts, float32 of shape (N, C), and which texts were cut, bool (N,).
 
         Memory is that of one batch. Batches of some thousand texts waste least: texts are sorted by length
         within a batch.
 
         Args:
             batches: lists of texts.
-            progress: is told about the rows answered.
+            progress: is told about the texts answered.
             total: how many texts there are, where known.
             batch_size: most texts that the model reads at a time; by default tokens alone fill a batch.
         """
         with progress.task("Predicting", total=total) as task:
             for texts in batches:
                 found = np.full((len(texts), len(self.classes)), np.nan, dtype=np.float32)
+                cut = np.zeros(len(texts), dtype=bool)
                 for start in range(0, len(texts), WINDOW):
                     window = texts[start : start + WINDOW]
-                    found[start : start + len(window)] = self._window(window, task, batch_size)
-                yield found
+                    part = slice(start, start + len(window))
+                    found[part], cut[part] = self._window(window, task, batch_size)
+                yield found, cut
 
-    def _window(self, texts: Sequence[str | None], task: Any, batch_size: int | None) -> np.ndarray:
+    def _window(
+        self, texts: Sequence[str | None], task: Any, batch_size: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         places_of: dict[str, list[int]] = {}  # the same text is read once
         for place, text in enumerate(texts):
             if text is not None and text.strip():
                 places_of.setdefault(text, []).append(place)
         found = np.full((len(texts), len(self.classes)), np.nan, dtype=np.float32)
+        cut = np.zeros(len(texts), dtype=bool)
         if task is not None:
             task.advance(len(texts) - sum(map(len, places_of.values())))
         unique = list(places_of)
         with self._lock:  # fast tokenizers keep settings of the call at hand
             encoded = self._encoder.encode(unique)
-            cut = [place for place, long in enumerate(encoded.cut) if long]
-            self.truncated += sum(len(places_of[unique[place]]) for place in cut)
+            for text, long in zip(unique, encoded.cut, strict=True):
+                cut[places_of[text]] = long
+            self.truncated += int(cut.sum())
         for rows, logits in logits_by_batch(self._model, encoded, self._encoder.pad_id, most_rows=batch_size):
             proba = softmax(logits)
             answered = 0
@@ -144,7 +161,7 @@ class Predictor:
                 answered += len(targets)
             if task is not None:
                 task.advance(answered)
-        return found
+        return found, cut
 
 
 _cache: OrderedDict[Any, Any] = OrderedDict()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import InvalidOption
 
+CODE_VERSION = "1"  # of the trainer: raised when the same rows and settings would give another model
 TRAIN_MODES = ("full", "head")
 
 

@@ -33,9 +33,8 @@ from .loop import OnMetrics, Rows, balanced_weights, fit
 from .metrics import class_indices, confusion, scores
 from .quiet import quiet_transformers
 from .recipes import Recipe, recipe_for
-from .settings import TrainingSettings
+from .settings import CODE_VERSION, TrainingSettings
 
-CODE_VERSION = "1"  # of the trainer: raised when the same rows and settings would give another model
 _LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "numpy")
 
 
@@ -54,6 +53,7 @@ class TrainingResult:
         history: ``step, epoch, loss, learning_rate, rows_per_second`` while training and ``step, epoch,
             eval_loss, eval_accuracy`` at the end of each epoch.
         confusion: counts of held-out rows by true (rows) and predicted (columns) class; empty without any.
+        held_out: probabilities of the held-out rows, in the rows' order, float32 of shape (rows_eval, C).
         truncated: texts that were longer than ``max_length``.
         max_length: tokens read of a text.
         seconds: wall time of this call.
@@ -71,6 +71,7 @@ class TrainingResult:
     majority_accuracy: float | None
     history: list[dict[str, float]]
     confusion: list[list[int]]
+    held_out: np.ndarray
     truncated: int
     max_length: int
     seconds: float
@@ -250,6 +251,7 @@ class _Training:
             majority_accuracy=majority,
             history=history,
             confusion=table,
+            held_out=judged[-1] if judged else np.empty((0, len(self.classes)), dtype=np.float32),
             truncated=encoded.truncated,
             max_length=self.encoder.max_length,
             seconds=time.monotonic() - started,

@@ -209,7 +209,12 @@ class ResolvedBase:
 
 
 def resolve(
-    name: str, *, quoted: bool = False, revision: str | None = None, workspace: ModelPlace
+    name: str,
+    *,
+    quoted: bool = False,
+    revision: str | None = None,
+    workspace: ModelPlace,
+    network: bool = True,
 ) -> ResolvedBase:
     """Find the weights of a base model; nothing is downloaded yet.
 
@@ -218,6 +223,7 @@ def resolve(
         quoted: whether the statement had it in quotes; only then it may be a repository or a folder.
         revision: commit, branch or tag on the hub; folder and package cannot serve one.
         workspace: where base models are kept.
+        network: whether the hub may be asked.
 
     Raises:
         UnknownBaseModel: no such name.
@@ -241,6 +247,8 @@ def resolve(
         )
     tried: dict[str, str] = {}
     for source in SOURCES:
+        if source == "hub" and not network:
+            continue
         found = _SEARCH[source](name, info, revision, workspace)
         if isinstance(found, ResolvedBase):
             return found

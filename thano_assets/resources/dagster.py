@@ -10,6 +10,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 from pydantic import Field, PrivateAttr
 
+from .environments import registry_of, workspace_at
 from .registry import Registry
 from .warehouse import Warehouse
 from .workspace import Workspace
@@ -28,7 +29,7 @@ class WorkspaceResource(dg.ConfigurableResource):
     def workspace(self) -> Workspace:
         """Paths and settings."""
         if self._workspace is None:
-            self._workspace = Workspace(self.root)
+            self._workspace = workspace_at(self.root)
         return self._workspace
 
 
@@ -42,6 +43,7 @@ class WarehouseResource(DuckDBResource):
     allowed_directories: list[str] = Field(default=[], description="Folders whose files SQL may reach.")
     memory_limit: str | None = Field(default=None, description="DuckDB's memory_limit, such as '4GB'.")
     threads: int | None = Field(default=None, description="DuckDB's threads.")
+    borrows: str | None = Field(default=None, description="The database whose tables an environment reads.")
     _warehouse: Warehouse | None = PrivateAttr(default=None)
 
     @classmethod
@@ -57,6 +59,7 @@ class WarehouseResource(DuckDBResource):
                 allowed_directories=self.allowed_directories,
                 memory_limit=self.memory_limit,
                 threads=self.threads,
+                borrows=self.borrows,
             )
         return self._warehouse
 
@@ -77,7 +80,7 @@ class RegistryResource(dg.ConfigurableResource):
     def registry(self) -> Registry:
         """The registry of the workspace."""
         if self._registry is None:
-            self._registry = Registry(Workspace(self.root))
+            self._registry = registry_of(workspace_at(self.root))
         return self._registry
 
 
@@ -96,6 +99,7 @@ def resources_for(workspace: Workspace) -> dict[str, Any]:
             allowed_directories=list(warehouse.allowed_directories),
             memory_limit=warehouse.memory_limit,
             threads=warehouse.threads,
+            borrows=str(warehouse.borrows) if warehouse.borrows is not None else None,
         ),
         "registry": RegistryResource(root=root),
     }

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,7 +109,8 @@ def _candidates(workspace: Workspace, text: str) -> list[Path]:
     named = Path(text).expanduser()
     if named.is_absolute():
         return [named]
-    return [folder / named for folder in (workspace.data, workspace.root, *workspace.settings.files.allowed)]
+    root = (workspace.production or workspace).root
+    return [folder / named for folder in (workspace.data, root, *workspace.settings.files.allowed)]
 
 
 def _expand(candidate: Path) -> list[Path]:
@@ -239,14 +240,23 @@ class RawSource:
         """The same, with types inferred from all rows: reads everything twice and is never wrong."""
         return replace(self, all_rows=True)
 
-    def fingerprint(self) -> str:
-        """SHA-256 hex of the content: free of the files' names, their order and their times."""
+    def fingerprint(self, digest: Callable[[Path], str] | None = None) -> str:
+        """SHA-256 hex of the content: free of the files' names, their order and their times.
+
+        Args:
+            digest: gives the SHA-256 hex of a file; by default the file is read.
+        """
         whole = hashlib.sha256(self.format.encode())
         if self.inline is not None:
             whole.update(json.dumps(json.loads(self.inline), sort_keys=True).encode())
-        for digest in sorted(_digest(file) for file in self.files):
-            whole.update(digest)
+        for content in sorted(self.digest(file, digest) for file in self.files):
+            whole.update(bytes.fromhex(content))
         return whole.hexdigest()
+
+    def digest(self, file: Path, digest: Callable[[Path], str] | None = None) -> str:
+        """SHA-256 hex of one of the files."""
+        with _reading(file):
+            return (digest or _digest)(file)
 
     def relation(self, connection: duckdb.DuckDBPyConnection) -> str:
         """A query that gives the rows, good for as long as ``connection`` is open.
@@ -387,9 +397,9 @@ def _check_inline(text: str) -> None:
         raise DataFileError("The inline JSON has no columns.", hint=form)
 
 
-def _digest(file: Path) -> bytes:
-    with _reading(file), file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").digest()
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager

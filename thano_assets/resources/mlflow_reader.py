@@ -16,6 +16,11 @@ from pathlib import Path
 from typing import Any
 
 _BUSY_SECONDS = 30.0
+#: Marks the runs that train a version again only to compare.
+VERIFICATION_TAG = "thano.verification"
+#: Figures that make a training's curve.
+CURVE = ("epoch", "loss", "eval_loss", "eval_accuracy", "learning_rate", "rows_per_second")
+
 _DELETED = "Deleted_Internal"  # MLflow's mark on versions that were deleted one by one
 
 
@@ -37,6 +42,26 @@ class VersionRow:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class RunRow:
+    """A training's run: its id, status and start, and its curve as (figure, step, value, time in ms)."""
+
+    run_id: str
+    status: str
+    started_ms: int
+    curve: list[tuple[str, int, float, int]]
+
+    def by_step(self) -> list[dict[str, float]]:
+        """The curve with all figures of a step together; final figures, which have no step, are left out."""
+        steps: dict[int, dict[str, float]] = {}
+        for figure, step, value, time_ms in sorted(self.curve, key=lambda point: point[1]):
+            if step > 0:
+                found = steps.setdefault(step, {"step": step, "seconds": 0.0})
+                found["seconds"] = max(found["seconds"], (time_ms - self.started_ms) / 1000)
+                found[figure] = value
+        return list(steps.values())
 
 
 @contextmanager
@@ -132,6 +157,26 @@ def versions(
             connection.execute("SELECT key, value FROM params WHERE run_uuid = ?", [one.run_id])
         )
     return found
+
+
+def newest_training(connection: sqlite3.Connection, name: str) -> RunRow | None:
+    """The newest run that trained the model ``name``, with its curve; ``None`` if there is none."""
+    row = connection.execute(
+        "SELECT r.run_uuid, r.status, r.start_time FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
+        "WHERE t.key = 'thano.model' AND t.value = ? AND r.lifecycle_stage = 'active' AND NOT EXISTS "
+        "(SELECT 1 FROM tags v WHERE v.run_uuid = r.run_uuid AND v.key = ?) "
+        "ORDER BY r.start_time DESC LIMIT 1",
+        [name, VERIFICATION_TAG],
+    ).fetchone()
+    if row is None:
+        return None
+    marks = ", ".join("?" * len(CURVE))
+    points = connection.execute(
+        f"SELECT key, step, value, timestamp FROM metrics WHERE run_uuid = ? AND key IN ({marks}) "
+        "AND NOT is_nan ORDER BY step, timestamp",
+        [row[0], *CURVE],
+    ).fetchall()
+    return RunRow(row[0], row[1], row[2], points)
 
 
 def running(connection: sqlite3.Connection) -> list[str]:

@@ -92,19 +92,8 @@ class BuildRun:
             self.client.log_artifact(self.run_id, str(file), folder)
 
     def log_dataset(self, name: str, digest: str, rows: int, source: str) -> None:
-        """Record what the model was trained on: MLflow keeps the name and digest, not the rows."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        profile = json.dumps({"num_rows": rows, "fingerprint": digest})
-        dataset = Dataset(
-            name=name[:500],
-            digest=digest[:_DIGEST_LENGTH],
-            source_type="local",
-            source=json.dumps({"uri": source}),
-            profile=profile,
-        )
-        context = [InputTag("mlflow.data.context", "training")]
-        self.client.log_inputs(self.run_id, [DatasetInput(dataset, context)])
+        """Record what the model was trained on: see :func:`log_dataset`."""
+        log_dataset(self.client, self.run_id, name, digest, rows, source, context="training")
 
     def register(
         self,
@@ -145,7 +134,11 @@ class BuildRun:
             ]
             self._flush()
             self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
-            version = self._create_version(logged, finite, given)
+            with self.registry.exclusive(self.name):
+                version = self._create_version(logged, finite, given)
+                if champion:
+                    self.client.set_registered_model_alias(self.name, CHAMPION, str(version))
+                self.registered = self.registry.resolve(self.name, version=version)
         except BaseException as error:
             if logged is not None:
                 with suppress(Exception):  # the error that is told is the first one
@@ -157,9 +150,6 @@ class BuildRun:
                     hint="`thano doctor` shows the free space.",
                 ) from error
             raise
-        if champion:
-            self.client.set_registered_model_alias(self.name, CHAMPION, str(version))
-        self.registered = self.registry.resolve(self.name, version=version)
         assert self.registered is not None
         return self.registered
 
@@ -232,6 +222,22 @@ class BuildRun:
             self._flush()
         finally:
             self.client.set_terminated(self.run_id, status)
+
+
+def log_dataset(
+    client: MlflowClient, run_id: str, name: str, digest: str, rows: int, source: str, *, context: str
+) -> None:
+    """Record rows that a run read (``context`` says what for): MLflow keeps name and digest, not the rows."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(
+        name=name[:500],
+        digest=digest[:_DIGEST_LENGTH],
+        source_type="local",
+        source=json.dumps({"uri": source}),
+        profile=json.dumps({"num_rows": rows, "fingerprint": digest}),
+    )
+    client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
 
 
 def cut(tags: Mapping[str, str], length: int) -> dict[str, str]:

@@ -7,25 +7,26 @@ through ``MlflowClient``. With ``tracking_uri`` set in ``thano.toml`` a server i
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlparse
 
 from ..errors import InvalidOption, UnknownModel, WorkspaceError, did_you_mean
 from ..progress import current
-from . import mlflow_reader
-from .mlflow_reader import UnknownSchema, VersionRow
-from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut
+from . import mlflow_client, mlflow_reader
+from .mlflow_reader import RunRow, UnknownSchema, VersionRow
+from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut, log_dataset
+from .model_version import ModelVersion, TrainingRun
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,52 +35,6 @@ if TYPE_CHECKING:
 
 _WORKSPACE_TAG = "thano.workspace"
 _MODEL_TAG = "thano.model"
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """A registered version.
-
-    Attributes:
-        name, version: as registered; versions count from 1.
-        aliases: such as ``('champion',)``.
-        run_id: the MLflow run that made it.
-        path: a complete Hugging Face folder: config, weights and tokenizer.
-        tags, metrics, params: as given when it was made.
-        created: time of registration, UTC.
-        description: Markdown.
-    """
-
-    name: str
-    version: int
-    aliases: tuple[str, ...]
-    run_id: str
-    path: Path
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    params: dict[str, str]
-    created: datetime
-    description: str = ""
-
-    @cached_property
-    def labels(self) -> dict[str, Any]:
-        """``classes``: labels as text in the order of the model's outputs; ``type``: their DuckDB type."""
-        file = self.path.parent / "labels.json"
-        if file.is_file():
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        by_id = {int(number): label for number, label in config.get("id2label", {}).items()}
-        return {"classes": [by_id[number] for number in sorted(by_id)], "type": "VARCHAR"}
-
-    @property
-    def classes(self) -> list[str]:
-        """Labels as text, in the order of the model's outputs."""
-        return list(self.labels["classes"])
-
-    @property
-    def label_type(self) -> str:
-        """DuckDB type of the labels."""
-        return str(self.labels.get("type", "VARCHAR"))
 
 
 class Registry:
@@ -97,6 +52,7 @@ class Registry:
         self.artifacts = workspace.mlflow / "artifacts"
         self._client: MlflowClient | None = None
         self._client_lock = threading.Lock()
+        self._held = threading.local()
 
     @property
     def tracking_uri(self) -> str:
@@ -112,7 +68,7 @@ class Registry:
 
     def models(self) -> list[str]:
         """Names of all models, in order."""
-        return sorted(self._read(mlflow_reader.models, _client_models) or [])
+        return sorted(self._read(mlflow_reader.models, mlflow_client.models) or [])
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, oldest first; none if there is no such model."""
@@ -141,6 +97,20 @@ class Registry:
             )
         return found
 
+    def newest_training(self, name: str) -> TrainingRun | None:
+        """The newest training of a model, also one that goes on in another process; ``None`` without any."""
+        row: RunRow | None = self._read(
+            lambda connection: mlflow_reader.newest_training(connection, name),
+            lambda client: mlflow_client.newest_training(client, name),
+        )
+        if row is None:
+            return None
+        status = row.status.lower()
+        if status == "running" and self.is_local and not self._alive(row.run_id):
+            status = "killed"
+        started = datetime.fromtimestamp(row.started_ms / 1000, UTC)
+        return TrainingRun(row.run_id, status, started, row.by_step())
+
     def run_url(self, run_id: str) -> str:
         """Address of a run in the MLflow UI."""
         experiment = self._read(
@@ -163,7 +133,7 @@ class Registry:
     def _rows(self, name: str, version: int | None = None, alias: str | None = None) -> list[VersionRow]:
         rows: list[VersionRow] | None = self._read(
             lambda connection: mlflow_reader.versions(connection, name, version, alias),
-            lambda client: _client_versions(client, name, version, alias),
+            lambda client: mlflow_client.versions(client, name, version, alias),
         )
         return rows or []
 
@@ -320,22 +290,85 @@ class Registry:
             finally:
                 build.close("FINISHED" if build.registered is not None else status)
 
-    def promote(self, name: str, version: int, alias: str = CHAMPION) -> ModelVersion:
+    @contextmanager
+    def exclusive(self, name: str) -> Iterator[None]:
+        """Hold the model's versions and aliases: who registers, promotes or deletes takes turns.
+
+        Several may be entered inside each other by one thread.
+        """
+        held: set[str] = self._held.__dict__.setdefault("names", set())
+        key = re.sub(r"\W", "_", name.casefold())
+        if key in held:
+            yield
+            return
+        with self.workspace.lock(f"model-{key}"):
+            held.add(key)
+            try:
+                yield
+            finally:
+                held.discard(key)
+
+    def promote(
+        self, name: str, version: int, alias: str = CHAMPION, tags: Mapping[str, str] | None = None
+    ) -> ModelVersion:
         """Make ``version`` the one that answers under ``alias``.
+
+        Args:
+            name, version: which.
+            alias: what it is called from now on.
+            tags: kept with the version and its run, such as why.
 
         Raises:
             UnknownModel: there is no such version.
         """
-        found = self.resolve(name, version=version)
-        if found is None:
-            raise self._unknown(name, version)
+        from .mlflow_model import quiet
+
+        with self.exclusive(name):
+            found = self.resolve(name, version=version)
+            if found is None:
+                raise self._unknown(name, version)
+            if alias not in found.aliases:
+                with quiet():
+                    self.client.set_registered_model_alias(name, alias, str(version))
+            self.tag(found, tags or {})
+            promoted = self.resolve(name, version=version)
+            assert promoted is not None
+            return promoted
+
+    def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
+        """Set tags of a version and of the run that made it."""
+        from .mlflow_model import quiet
+
+        if not tags:
+            return
+        with quiet():
+            for key, value in cut(tags, RUN_TAG_LENGTH).items():
+                self.client.set_model_version_tag(version.name, str(version.version), key, value)
+                if version.run_id:
+                    self.client.set_tag(version.run_id, key, value)
+
+    def log_evaluation(
+        self, version: ModelVersion, metrics: Mapping[str, float], *, rows: int, digest: str, source: str
+    ) -> None:
+        """Record in the version's run what it scored on rows that were kept, and which rows these are.
+
+        Args:
+            version: whose run.
+            metrics: figures; those that are not finite are left out.
+            rows: number of rows.
+            digest: fingerprint of the rows.
+            source: the file that keeps them.
+        """
         from .mlflow_model import quiet
 
         with quiet():
-            self.client.set_registered_model_alias(name, alias, str(version))
-        promoted = self.resolve(name, version=version)
-        assert promoted is not None
-        return promoted
+            from mlflow.entities import Metric
+
+            now = int(time.time() * 1000)
+            logged = [Metric(key, value, now, 0) for key, value in metrics.items() if math.isfinite(value)]
+            self.client.log_batch(version.run_id, metrics=logged)
+            name = f"evaluation of {version.name}"
+            log_dataset(self.client, version.run_id, name, digest, rows, source, context="evaluation")
 
     def delete(self, name: str, version: int | None = None) -> list[int]:
         """Delete a version, or the model with all of them, and their files; returns the versions deleted.
@@ -345,12 +378,12 @@ class Registry:
         Raises:
             UnknownModel: there is no such model or version.
         """
-        rows = self._rows(name, version)
-        if not rows:
-            raise self._unknown(name, version)
         from .mlflow_model import quiet
 
-        with quiet():
+        with quiet(), self.exclusive(name):
+            rows = self._rows(name, version)
+            if not rows:
+                raise self._unknown(name, version)
             client = self.client
             whole = version is None or len(self._rows(name)) == len(rows)
             if whole:
@@ -402,6 +435,19 @@ class Registry:
 
     def _run_lock(self, run_id: str) -> Path:
         return self.workspace.root / ".locks" / f"run-{run_id}.lock"
+
+    def _alive(self, run_id: str) -> bool:
+        """Whether the process of a run that has not ended still lives."""
+        from filelock import FileLock, Timeout
+
+        lock = self._run_lock(run_id)
+        if not lock.exists():
+            return False
+        try:
+            with FileLock(lock, timeout=0, thread_local=False):
+                return False
+        except Timeout:
+            return True
 
     def _sweep(self, client: MlflowClient) -> None:
         """End the runs of processes that died and delete the model files that they had begun."""
@@ -462,58 +508,6 @@ def check_name(name: str) -> None:
             f"The model name '{name[:80]}' {what}, which MLflow does not take.",
             hint="Letters of any script, digits, spaces, '_', '-' and '.' are fine.",
         )
-
-
-def _client_models(client: MlflowClient) -> list[str]:
-    names: list[str] = []
-    token = None
-    while True:
-        page = client.search_registered_models(page_token=token)
-        names += [model.name for model in page]
-        token = page.token
-        if not token:
-            return names
-
-
-def _client_versions(
-    client: MlflowClient, name: str, version: int | None, alias: str | None
-) -> list[VersionRow]:
-    """The same rows as :func:`.mlflow_reader.versions`, through MLflow."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        aliases = client.get_registered_model(name).aliases
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return []
-        raise
-    rows = []
-    mark = '"' if "'" in name else "'"  # MLflow's filters know no escape
-    wanted = f"name = {mark}{name}{mark}" if mark not in name else None
-    for found in client.search_model_versions(wanted):
-        if found.name != name:
-            continue
-        number = int(found.version)
-        if version is not None and number != version:
-            continue
-        if alias is not None and str(aliases.get(alias)) != str(found.version):
-            continue
-        run = client.get_run(found.run_id) if found.run_id else None
-        rows.append(
-            VersionRow(
-                name=found.name,
-                version=number,
-                run_id=found.run_id,
-                created_ms=int(found.creation_timestamp),
-                description=found.description,
-                location=client.get_model_version_download_uri(name, found.version),
-                aliases=sorted(one for one, at in aliases.items() if str(at) == str(found.version)),
-                tags=dict(found.tags),
-                metrics=dict(run.data.metrics) if run else {},
-                params=dict(run.data.params) if run else {},
-            )
-        )
-    return sorted(rows, key=lambda row: row.version)
 
 
 def _local_path(location: str) -> Path | None:

@@ -23,12 +23,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 
-from ..errors import UnknownTable, WarehouseBusy, WorkspaceError, did_you_mean
+from ..errors import BorrowedAsset, UnknownTable, WarehouseBusy, WorkspaceError, did_you_mean
 from ..progress import current
 from .locks import HAS_KERNEL_LOCKS, lock_beside
 
 if TYPE_CHECKING:
     from .workspace import Workspace
+
+#: The name under which connections of an environment reach production's tables.
+PRODUCTION = "production"
 
 _FOREIGN_PATIENCE = 15.0  # seconds until a program that knows nothing of our lock counts as here to stay
 
@@ -61,12 +64,18 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def as_source(relation: str) -> str:
+    """What may stand after FROM for a query, or for a table's name as it stands in SQL."""
+    return relation if _IDENTIFIER.fullmatch(relation) else f"({relation})"
+
+
 @dataclass
 class _Held:
-    """What the present thread has open: its connection and whether it may write."""
+    """What the present thread has open: its connection, whether it may write, and what it also reads."""
 
     connection: duckdb.DuckDBPyConnection
     writes: bool
+    borrows: Path | None
 
 
 _held = threading.local()  # .by_path: dict[Path, _Held]
@@ -83,6 +92,8 @@ class Warehouse:
         memory_limit: DuckDB's, such as ``'4GB'``.
         threads: DuckDB's.
         portable_lock: use the lock for systems without ``fcntl``; by default only there.
+        borrows: another database file, whose tables are read where this one has none of their name. It is
+            never written, and locked after this one: who works on that file alone never waits for both.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class Warehouse:
         memory_limit: str | None = None,
         threads: int | None = None,
         portable_lock: bool = not HAS_KERNEL_LOCKS,
+        borrows: str | Path | None = None,
     ) -> None:
         self.path = Path(path).resolve()
         self.allowed_directories = tuple(str(Path(one).resolve()) for one in allowed_directories)
@@ -101,6 +113,8 @@ class Warehouse:
         self.foreign_patience = _FOREIGN_PATIENCE
         self._on_wait = on_wait
         self._lock = lock_beside(self.path, portable_lock)
+        self.borrows = Path(borrows).resolve() if borrows is not None else None
+        self._borrowed_lock = lock_beside(self.borrows, portable_lock) if self.borrows else None
 
     def __repr__(self) -> str:
         return f"Warehouse({str(self.path)!r})"
@@ -109,9 +123,12 @@ class Warehouse:
     def of(cls, workspace: Workspace, *, on_wait: Callable[[str], None] | None = None) -> Warehouse:
         """The warehouse of a workspace, with its settings; SQL reaches its data and its snapshots."""
         settings = workspace.settings.warehouse
+        production = workspace.production
+        snapshots = [place.snapshots for place in (workspace, production) if place is not None]
         return cls(
             workspace.warehouse_path,
-            allowed_directories=(*workspace.readable_folders, workspace.snapshots),
+            allowed_directories=(*workspace.readable_folders, *snapshots),
+            borrows=production.warehouse_path if production is not None else None,
             on_wait=on_wait,
             memory_limit=settings.memory_limit,
             threads=settings.threads,
@@ -158,19 +175,29 @@ class Warehouse:
                 yield outer.connection
                 return
             with outer.connection.cursor() as cursor:
+                self._prefer_own(cursor)
                 yield cursor
             return
+        lent = any(held.borrows == self.path for held in by_path.values())
+        production = by_path.get(self.borrows) if self.borrows is not None else None
+        if (writes and lent) or (production is not None and production.writes):
+            raise RuntimeError(
+                "production cannot be written while the same thread reads it in an environment"
+            )
 
         on_wait = self._on_wait or current().message
         with ExitStack() as stack:
             try:
                 if writes:
                     self.path.parent.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(self._lock.hold(writes, on_wait))
+                if not lent:  # else the thread has it already: a second one could queue behind a writer
+                    stack.enter_context(self._lock.hold(writes, on_wait))
+                if self._borrowed_lock is not None and production is None and self._can_borrow():
+                    stack.enter_context(self._borrowed_lock.hold(False, on_wait))
                 connection = stack.enter_context(self._open(writes, on_wait))
             except OSError as error:
                 raise self._unusable(error.strerror or str(error)) from error
-            by_path[self.path] = _Held(connection, writes)
+            by_path[self.path] = _Held(connection, writes, self.borrows)
             stack.callback(by_path.pop, self.path)
             try:
                 with _transaction(connection) if writes else nullcontext():
@@ -215,6 +242,27 @@ class Warehouse:
                 on_wait(f"Waiting for the warehouse: {who} has it open.")
             time.sleep(random.uniform(0.05, 0.25))
 
+    def _can_borrow(self) -> bool:
+        return self.borrows is not None and self.borrows.parent.is_dir()
+
+    def _attach_borrowed(self, connection: duckdb.DuckDBPyConnection, settled: bool) -> None:
+        """Attach the borrowed database if it is there; ``settled``: the settings allow no more of it."""
+        if self.borrows is None:
+            return
+        there = self._can_borrow() and self.borrows.is_file()
+        attached = _has_production(connection)
+        if there and not attached and settled:
+            raise _OtherSettings("another connection of this process began before there was such a file")
+        if there and not attached:
+            connection.execute(f"ATTACH {literal(str(self.borrows))} AS {PRODUCTION} (READ_ONLY)")
+        self._prefer_own(connection)
+
+    def _prefer_own(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Let names mean this database's tables first, then the borrowed ones; cursors do not inherit it."""
+        if self.borrows is not None and _has_production(connection):
+            own = connection.execute("SELECT current_database()").fetchall()[0][0]
+            connection.execute(f"SET search_path = {literal(f'{own}.main,{PRODUCTION}.main')}")
+
     def _make(self) -> None:
         """Make the database file in one step, so that a kill cannot leave half of one."""
         temporary = self.path.with_name(f".{self.path.name}.new")  # one name: the lock is held
@@ -232,11 +280,13 @@ class Warehouse:
             if state[0]:  # another thread's connection made the settings; they are the whole database's
                 if not set(folders) <= set(state[1]):
                     raise _OtherSettings("another connection of this process has other settings")
+                self._attach_borrowed(connection, settled=True)
                 return connection
             if self.memory_limit is not None:
                 connection.execute(f"SET memory_limit = {literal(self.memory_limit)}")
             if self.threads is not None:
                 connection.execute(f"SET threads = {int(self.threads)}")
+            self._attach_borrowed(connection, settled=False)
             connection.execute(f"SET allowed_directories = [{', '.join(map(literal, folders))}]")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")
@@ -248,13 +298,15 @@ class Warehouse:
     # ------------------------------------------------------------------------------------------ tables
 
     def tables(self) -> list[TableInfo]:
-        """All tables by name, with exact row counts."""
+        """All tables by name, borrowed ones among them, with exact row counts."""
+        own = "SELECT lower(table_name) FROM duckdb_tables() WHERE database_name = current_database() "
         with self.read() as connection:
             rows = connection.execute(
-                "SELECT table_name, column_name, data_type FROM duckdb_columns() "
-                "WHERE database_name = current_database() AND schema_name = 'main' AND NOT internal "
+                "SELECT table_name, column_name, data_type FROM duckdb_columns() AS c "
+                f"WHERE database_name IN ({self._databases}) AND schema_name = 'main' AND NOT internal "
                 "AND table_name IN (SELECT table_name FROM duckdb_tables() "
-                "WHERE database_name = current_database() AND NOT temporary) "
+                "WHERE database_name = c.database_name AND NOT temporary) "
+                f"AND (database_name = current_database() OR lower(table_name) NOT IN ({own})) "
                 "ORDER BY table_name, column_index"
             ).fetchall()
             columns: dict[str, list[Column]] = {}
@@ -272,18 +324,30 @@ class Warehouse:
             return describe(connection, sql)
 
     def exists(self, name: str) -> bool:
-        """Whether there is a table of that name (in any case, as DuckDB has it)."""
+        """Whether there is a table of that name (in any case, as DuckDB has it), own or borrowed."""
+        with self.read() as connection:
+            return _exists(connection, name, self._databases)
+
+    def has_own(self, name: str) -> bool:
+        """Whether this database itself has a table of that name; a borrowed one does not count."""
         with self.read() as connection:
             return _exists(connection, name)
+
+    @property
+    def _databases(self) -> str:
+        return f"current_database(), {literal(PRODUCTION)}" if self.borrows else "current_database()"
 
     def drop(self, name: str) -> None:
         """Drop a table.
 
         Raises:
             UnknownTable: there is none of that name.
+            BorrowedAsset: it is not this database's own.
         """
         with self.write() as connection:
             if not _exists(connection, name):
+                if _exists(connection, name, self._databases):
+                    raise BorrowedAsset.of(f"table {name}")
                 known = [
                     row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
                 ]
@@ -337,13 +401,18 @@ def _count(connection: duckdb.DuckDBPyConnection, name: str) -> int:
     return int(row[0]) if row else 0
 
 
-def _exists(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+def _exists(connection: duckdb.DuckDBPyConnection, name: str, databases: str = "current_database()") -> bool:
     found = connection.execute(
-        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'main' "
+        f"SELECT 1 FROM duckdb_tables() WHERE database_name IN ({databases}) AND schema_name = 'main' "
         "AND lower(table_name) = lower(?)",
         [name],
     )
     return found.fetchone() is not None
+
+
+def _has_production(connection: duckdb.DuckDBPyConnection) -> bool:
+    sql = f"SELECT 1 FROM duckdb_databases() WHERE database_name = {literal(PRODUCTION)}"
+    return connection.execute(sql).fetchone() is not None
 
 
 def describe(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Column]:
@@ -365,10 +434,9 @@ def fingerprint(connection: duckdb.DuckDBPyConnection, relation: str) -> str:
     """
     columns = describe(connection, relation)
     names = [quote(column.name) for column in columns]
-    source = relation if _IDENTIFIER.fullmatch(relation) else f"({relation})"
     row = connection.execute(
         f"SELECT count(*), sum(hash({', '.join(names)})), sum(hash('thano', {', '.join(reversed(names))})) "
-        f"FROM {source}"
+        f"FROM {as_source(relation)}"
     ).fetchall()[0]
     return hashlib.sha256(json.dumps([columns, _plain(row)], ensure_ascii=False).encode()).hexdigest()
 

@@ -4,6 +4,7 @@
 
     workspace/  thano.toml   data/ (what COPY may read)   statements/ (the catalog)   warehouse.duckdb
                 snapshots/ (Parquet by fingerprint)   mlflow/   dagster/   models-cache/
+                environments/NAME/ (what was tried there: see :mod:`.environments`)
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ SETTINGS_TEXT = """\
 [dagster]
 # Address of the Dagster UI that links in MLflow point to (also: THANO_DAGSTER_URL).
 # url = "http://127.0.0.1:3000"
+# The time zone of OPTIONS (schedule='…').
+# timezone = "UTC"
 """
 
 GITIGNORE_TEXT = """\
@@ -113,9 +116,10 @@ class MlflowSettings:
 
 @dataclass(frozen=True)
 class DagsterSettings:
-    """``[dagster]``: the UI's address."""
+    """``[dagster]``: the UI's address, and the time zone of schedules, such as ``Asia/Seoul``."""
 
     url: str = "http://127.0.0.1:3000"
+    timezone: str = "UTC"
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "tracking_uri": (str, "an address in quotes"),
     "url": (str, "an address in quotes"),
     "system_metrics": (bool, "true or false"),
+    "timezone": (str, "the name of a time zone such as 'Asia/Seoul'"),
 }
 _ADDRESSES = {"mlflow": "THANO_MLFLOW_URL", "dagster": "THANO_DAGSTER_URL"}
 
@@ -190,6 +195,8 @@ def _checked(path: Path, text: str, name: str, table: dict[str, Any]) -> dict[st
         right = isinstance(value, kind)
         if isinstance(value, int) and kind is int:
             right = value > 0 and not isinstance(value, bool)
+        if key == "timezone" and right:
+            right = _is_timezone(value)
         if isinstance(value, list) and right:
             right = all(isinstance(one, str) for one in value)
         if not right:
@@ -199,6 +206,16 @@ def _checked(path: Path, text: str, name: str, table: dict[str, Any]) -> dict[st
         base = path.parent
         values["allowed"] = tuple((base / Path(one).expanduser()).resolve() for one in values["allowed"])
     return values
+
+
+def _is_timezone(name: str) -> bool:
+    from zoneinfo import ZoneInfo
+
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, LookupError):
+        return False
+    return True
 
 
 def _as_dict(settings: Any) -> dict[str, Any]:
@@ -239,6 +256,9 @@ class Workspace:
         root: the folder, absolute, symbolic links resolved.
     """
 
+    #: The workspace that this one borrows from; only an environment has one.
+    production: Workspace | None = None
+
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().resolve()
 
@@ -270,6 +290,14 @@ class Workspace:
     def snapshots(self) -> Path:
         """Parquet files named by fingerprint."""
         return self.root / "snapshots"
+
+    def kept(self, snapshot: str) -> Path:
+        """Where the snapshot of that name is read: here, or in production where an environment has none."""
+        own = self.snapshots / snapshot
+        if self.production is None or own.exists():
+            return own
+        borrowed = self.production.snapshots / snapshot
+        return borrowed if borrowed.exists() else own
 
     @property
     def mlflow(self) -> Path:
@@ -306,9 +334,20 @@ class Workspace:
         return (self.data, *self.settings.files.allowed)
 
     @classmethod
-    def find(cls, start: str | Path | None = None) -> Workspace:
-        """The workspace to use: ``start``, else the environment's ``THANO_WORKSPACE``, else the nearest
-        folder upward from the current one that has a ``thano.toml``, else ``./workspace``."""
+    def find(cls, start: str | Path | None = None, environment: str | None = None) -> Workspace:
+        """The workspace to use: ``start``, else ``THANO_WORKSPACE``, else the nearest folder upward from the
+        current one that has a ``thano.toml``, else ``./workspace``; in it the environment of that name,
+        by default that of ``THANO_ENV`` ('' is production).
+
+        Raises:
+            WorkspaceError: an environment cannot have that name.
+        """
+        from .environments import in_environment
+
+        return in_environment(cls._find(start), environment)
+
+    @classmethod
+    def _find(cls, start: str | Path | None) -> Workspace:
         if start is not None:
             return cls(start)
         if named := os.environ.get(ENVIRONMENT_VARIABLE):
@@ -320,14 +359,16 @@ class Workspace:
         return cls(here / "workspace")
 
     @classmethod
-    def open(cls, path: str | Path | None = None, create: bool = True) -> Workspace:
-        """Find a workspace and see that it is complete.
+    def open(
+        cls, path: str | Path | None = None, create: bool = True, environment: str | None = None
+    ) -> Workspace:
+        """Find a workspace, as :meth:`find` does, and see that it is complete.
 
         Raises:
             WorkspaceError: it is not there and ``create`` is false, it cannot be made, or its settings
                 are broken.
         """
-        workspace = cls.find(path)
+        workspace = cls.find(path, environment)
         if create:
             workspace.create()
         elif not workspace.settings_path.is_file():

@@ -20,6 +20,7 @@ from thano_assets.sql.statements import (
     Copy,
     CreateTableAs,
     DeleteModel,
+    DropExpect,
     DropTable,
     Evaluate,
     Expect,
@@ -91,7 +92,14 @@ def canonical_statement(statement: Statement) -> str:
             return _join(
                 kind, identifier(statement.name), f"VERSION {version}" if version is not None else ""
             )
-        case RebuildModel() | ShowLineage():
+        case RebuildModel(version=version):
+            return _join(
+                kind,
+                identifier(statement.name),
+                f"VERSION {version}" if version is not None else "",
+                "VERIFY" if statement.verify else "",
+            )
+        case ShowLineage():
             return _join(kind, identifier(statement.name))
         case ShowCreate():
             table = statement.what == "TABLE"
@@ -102,6 +110,9 @@ def canonical_statement(statement: Statement) -> str:
             return _join(
                 "EXPECT", _tokens(statement.source, statement.condition_span), "ON", _table(statement.table)
             )
+        case DropExpect(condition_span=span):
+            condition = "" if span is None else _tokens(statement.source, span)
+            return _join("DROP EXPECT", condition, "ON", _table(statement.table))
         case Plan():
             return _join("PLAN", canonical_statement(statement.statement))
     name = getattr(statement, "name", None)

@@ -6,6 +6,7 @@ from thano_assets.errors import InvalidOption, SyntaxProblem, ThanoError
 from thano_assets.sql.grammar import CLAUSE_WORDS, FIRST_WORDS, RESERVED_WORDS, syntax_of
 from thano_assets.sql.lexer import NUMBER, OPERATOR, QUOTED, STRING, WORD, Token, tokenize
 from thano_assets.sql.options import GivenOption, Options, find_spec
+from thano_assets.sql.promotion import check_promotion
 from thano_assets.sql.source import Span
 from thano_assets.sql.statements import ModelRef
 
@@ -319,6 +320,8 @@ class Cursor:
                 f"text_col and label_col are both '{label_col}'.",
                 "One is the column with the text, the other the column with its label.",
             )
+        if kind in ("BUILD MODEL", "FIT MODEL"):
+            check_promotion(options, self.source)
         low_high = options.get("ngram_range")
         if low_high is not None and low_high[0] > low_high[1]:
             refuse(

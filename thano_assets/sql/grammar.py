@@ -53,7 +53,8 @@ _SPECS = (
     StatementSpec(
         "PREDICT",
         "PREDICT USING model [VERSION n] [OPTIONS (…)] AS query",
-        "Gives the rows of the query with the predicted label and its probability.",
+        "Gives the rows of the query with the predicted label and its probability. Texts that the answering "
+        "version has answered before do not go through the model again.",
     ),
     StatementSpec(
         "EVALUATE",
@@ -93,7 +94,11 @@ _SPECS = (
         "GET THANOSQL DATASET name [OPTIONS (…)]",
         "Puts the files of a data set into the workspace.",
     ),
-    StatementSpec("DELETE MODEL", "DELETE MODEL name [VERSION n]", "Removes a model, or one version of it."),
+    StatementSpec(
+        "DELETE MODEL",
+        "DELETE MODEL name [VERSION n]",
+        "Removes a model, or one version of it; never the version that answers.",
+    ),
     StatementSpec(
         "UPLOAD MODEL",
         "UPLOAD MODEL name [OPTIONS (…)] FROM 'path'",
@@ -114,39 +119,51 @@ _SPECS = (
     StatementSpec(
         "SHOW LINEAGE",
         "SHOW LINEAGE name",
-        "Shows the way from the raw file to a table or model.",
-        available=False,
+        "Shows the way from the raw file to a table or model: a row for each asset on it, with the version "
+        "of its data, the run that made it and whether it is out of date.",
     ),
     StatementSpec(
         "SHOW VERSIONS",
         "SHOW VERSIONS OF MODEL name",
-        "Shows a model's versions with their aliases and metrics.",
-        available=False,
+        "Shows a model's versions, newest first: which one answers, why each was promoted or not, its "
+        "metrics and what it was made from.",
     ),
     StatementSpec(
         "SHOW TRAINING",
         "SHOW TRAINING OF MODEL name",
-        "Shows the loss curve of a model's training.",
-        available=False,
+        "Shows the loss curve of a model's newest training, also while it runs.",
     ),
-    StatementSpec("SHOW RUNS", "SHOW RUNS", "Shows the latest runs.", available=False),
+    StatementSpec(
+        "SHOW RUNS",
+        "SHOW RUNS",
+        "Shows the latest 50 runs, newest first: what was made, who or what started it, and the error of "
+        "those that failed.",
+    ),
     StatementSpec(
         "PROMOTE MODEL",
         "PROMOTE MODEL name VERSION n",
-        "Makes a version the champion, which answers when no version is named.",
-        available=False,
+        "Makes a version the champion, which answers when no version is named; what the former champion "
+        "predicted is out of date then.",
     ),
     StatementSpec(
         "REBUILD MODEL",
-        "REBUILD MODEL name",
-        "Trains a model again from the statement that made it.",
-        available=False,
+        "REBUILD MODEL name [VERSION n] [VERIFY]",
+        "Trains a version (the champion, unless one is named) again from the rows that were kept, its "
+        "statement, seed, base model and parent, and registers the result as a new version. With VERIFY "
+        "nothing is registered: the rows say what is equal and what differs.",
     ),
     StatementSpec(
         "EXPECT",
         "EXPECT condition ON table",
-        "States what must hold for every row of a table before anything is made from it.",
-        available=False,
+        "States what must hold for every row of a table before anything is made from it. A row breaks it "
+        "where the condition is not true: NULL is not. The table is asked at once and each time it is made; "
+        "while rows break it, nothing is made from the table. A condition with an aggregate, such as "
+        "count(*) > 100, is about the table as a whole.",
+    ),
+    StatementSpec(
+        "DROP EXPECT",
+        "DROP EXPECT [condition] ON table",
+        "Gives up an expectation of a table; without a condition all of them.",
     ),
     StatementSpec(
         "EXPLAIN PREDICT",

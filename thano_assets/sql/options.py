@@ -12,9 +12,10 @@ from difflib import SequenceMatcher
 from typing import Any, Literal
 
 from thano_assets.errors import InvalidOption, UnknownOption, did_you_mean
+from thano_assets.sql.cron import cron_problem
 from thano_assets.sql.source import Span
 
-OptionType = Literal["text", "column", "integer", "number", "boolean", "choice", "integers"]
+OptionType = Literal["text", "column", "integer", "number", "boolean", "choice", "integers", "cron"]
 
 _TYPE_WORDS: dict[OptionType, str] = {
     "text": "text in quotes",
@@ -24,6 +25,8 @@ _TYPE_WORDS: dict[OptionType, str] = {
     "boolean": "True or False",
     "choice": "one of a list",
     "integers": "a list of whole numbers",
+    "cron": "a cron expression of five fields, such as '0 3 * * 1', or @hourly, @daily, @weekly, "
+    "@monthly or @yearly",
 }
 
 
@@ -109,6 +112,12 @@ class OptionSpec:
             case "text" | "column":
                 if isinstance(value, str) and value.strip() and "\0" not in value:
                     return value
+            case "cron":
+                if isinstance(value, str):
+                    reason = cron_problem(value)
+                    if reason is None:
+                        return " ".join(value.split())
+                    problem.message = f"Option {self.name} of {statement}: {reason}."
             case "choice":
                 if isinstance(value, str):
                     for choice in self.choices:
@@ -167,16 +176,17 @@ _OVERWRITE_MODEL = OptionSpec(
 )
 _SCHEDULE = OptionSpec(
     "schedule",
-    "text",
-    "A cron expression; Dagster then runs the statement by itself.",
-    available=False,
+    "cron",
+    "When Dagster shall look by itself, as long as `thano ui` runs: what is out of date by then is made "
+    "again, the table or model and what it stands on, and nothing else. The time zone is `timezone` under "
+    "`[dagster]` in thano.toml.",
+    identity=False,
 )
 _STRICT = OptionSpec(
     "strict",
     "boolean",
     "Make it an error when evaluated rows were among the model's training rows.",
     default=False,
-    available=False,
 )
 
 _TRAINING = (
@@ -268,14 +278,15 @@ _TRAINING = (
     OptionSpec(
         "promote_if",
         "text",
-        "Condition, such as 'f1_macro >= champion', under which the new version becomes the champion.",
-        available=False,
+        "Condition under which the new version becomes the champion: comparisons of accuracy, f1_macro, "
+        "precision_macro, recall_macro, loss or roc_auc with a number or with champion (+ or - a number), "
+        "joined by AND; 'f1_macro >= champion' where only evaluate_on is given.",
     ),
     OptionSpec(
         "evaluate_on",
         "text",
-        "Table on which the new version and the champion are both measured.",
-        available=False,
+        "Table on whose rows the new version and the champion are both measured, with the columns text_col "
+        "and label_col; without it, on the rows that this training holds out.",
     ),
     _STRICT,
 )
@@ -314,11 +325,26 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         ),
         OptionSpec("overwrite", "boolean", "True means if_exists='replace'.", default=False, identity=False),
         _SCHEDULE,
-        OptionSpec("watch", "boolean", "Copy again when the file changes.", default=False, available=False),
+        OptionSpec(
+            "watch",
+            "boolean",
+            "Copy again when a file of the path changes, comes or goes, and make again what hangs on the "
+            "table, as long as `thano ui` runs. Files that are still being written are left alone.",
+            default=False,
+            identity=False,
+        ),
     ),
     "BUILD MODEL": _TRAINING,
     "FIT MODEL": _TRAINING,
-    "PREDICT": (*_PREDICTION, _SCHEDULE),
+    "PREDICT": (
+        *_PREDICTION,
+        OptionSpec(
+            "version_col",
+            "column",
+            "Also give the number of the model version that answered, in a column of this name.",
+        ),
+        _SCHEDULE,
+    ),
     "EXPLAIN PREDICT": (
         *_PREDICTION,
         OptionSpec(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from thano_assets.errors import SyntaxProblem, UnsupportedStatement, nearest
+from thano_assets.errors import InvalidOption, SyntaxProblem, UnsupportedStatement, nearest
 from thano_assets.sql.base_names import is_media_base
 from thano_assets.sql.cursor import Cursor
 from thano_assets.sql.grammar import (
@@ -24,6 +24,7 @@ from thano_assets.sql.statements import (
     Copy,
     CreateTableAs,
     DeleteModel,
+    DropExpect,
     DropTable,
     Evaluate,
     Expect,
@@ -360,6 +361,12 @@ class _Parser(QueryReader, Cursor):
         self.expect_end(kind, before="OPTIONS (…) or " if not options else "")
         head = content.lstrip()
         is_rows = head.startswith("[") and head[1:].lstrip()[:1] in ("{", "]")
+        if is_rows and options.get("watch"):
+            place = options.place("watch")
+            raise InvalidOption(
+                "Rows that stand in the statement cannot change, so there is nothing to watch.",
+                hint="watch=True goes with a path; leave it out here.",
+            ).at(self.source, place.start, len(place))
         return Copy(
             source=self.source,
             span=self.span(first, self.position),
@@ -432,10 +439,12 @@ class _Parser(QueryReader, Cursor):
             return body
         return self.query(kind)
 
-    def _drop(self) -> DropTable:
+    def _drop(self) -> DropTable | DropExpect:
         kind = "DROP TABLE"
         first = self.position
         self.position += 1
+        if self.accept("EXPECT"):
+            return self._drop_expect(first)
         if self.sees("MODEL"):
             raise self.problem(
                 "A model is deleted, not dropped.",
@@ -447,6 +456,16 @@ class _Parser(QueryReader, Cursor):
         name, name_span = self.table(kind)
         common = self._finish(first, Options(kind))
         return DropTable(name=name, name_span=name_span, if_exists=if_exists, **common)  # type: ignore[arg-type]
+
+    def _drop_expect(self, first: int) -> DropExpect:
+        kind = "DROP EXPECT"
+        condition_span, table, table_span = self._condition_on_table(kind)
+        return DropExpect(
+            condition_span=condition_span,
+            table=table,
+            table_span=table_span,
+            **self._finish(first, Options(kind)),  # type: ignore[arg-type]
+        )
 
     def _delete(self) -> DeleteModel:
         kind = "DELETE MODEL"
@@ -476,7 +495,10 @@ class _Parser(QueryReader, Cursor):
         self.position += 1
         self.expect("MODEL", kind)
         name, name_span = self.model(kind)
-        return RebuildModel(name=name, name_span=name_span, **self._finish(first, Options(kind)))  # type: ignore[arg-type]
+        version = self.version(kind) if self.sees("VERSION") else None
+        verify = self.accept("VERIFY")
+        common = self._finish(first, Options(kind))
+        return RebuildModel(name=name, name_span=name_span, version=version, verify=verify, **common)  # type: ignore[arg-type]
 
     def _show(self) -> Statement:
         first = self.position
@@ -534,6 +556,15 @@ class _Parser(QueryReader, Cursor):
         kind = "EXPECT"
         first = self.position
         self.position += 1
+        condition_span, table, table_span = self._condition_on_table(kind)
+        common = self._finish(first, Options(kind))
+        if condition_span is None:
+            self.position = first + 1
+            raise self.expected("a condition", kind)
+        return Expect(condition_span=condition_span, table=table, table_span=table_span, **common)  # type: ignore[arg-type]
+
+    def _condition_on_table(self, kind: str) -> tuple[Span | None, str, Span]:
+        """Step over ``[condition] ON table``; the last ``ON`` outside parentheses ends the condition."""
         start = self.position
         on = None
         index = start
@@ -544,14 +575,11 @@ class _Parser(QueryReader, Cursor):
         if on is None:
             self.position = self.end
             raise self.expected("ON", kind)
-        if on == start:
-            raise self.expected("a condition", kind)
-        condition_span = self.span(start, on)
-        self.check_expression(condition_span)
+        condition_span = self.span(start, on) if on > start else None
+        if condition_span is not None:
+            self.check_expression(condition_span)
         self.position = on + 1
-        table, table_span = self.table(kind)
-        common = self._finish(first, Options(kind))
-        return Expect(condition_span=condition_span, table=table, table_span=table_span, **common)  # type: ignore[arg-type]
+        return condition_span, *self.table(kind)
 
     def _print(self) -> Statement:
         following = self.peek(1)

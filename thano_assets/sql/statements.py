@@ -22,6 +22,7 @@ __all__ = [
     "Copy",
     "CreateTableAs",
     "DeleteModel",
+    "DropExpect",
     "DropTable",
     "Evaluate",
     "Expect",
@@ -355,11 +356,16 @@ class PromoteModel(Statement):
 
 @dataclass(frozen=True, kw_only=True)
 class RebuildModel(Statement):
-    """``REBUILD MODEL name``: make it again from its saved statement."""
+    """``REBUILD MODEL name [VERSION n] [VERIFY]``: train again from what a version was trained from.
+
+    With ``verify`` nothing is registered: the result says whether both are equal.
+    """
 
     kind: ClassVar[str] = "REBUILD MODEL"
     name: str
     name_span: Span
+    version: int | None = None
+    verify: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -419,6 +425,16 @@ class Expect(Statement):
     def condition(self) -> str:
         """The condition as it was written."""
         return self.condition_span.slice(self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropExpect(Statement):
+    """``DROP EXPECT [condition] ON table``: all expectations of the table where no condition is given."""
+
+    kind: ClassVar[str] = "DROP EXPECT"
+    condition_span: Span | None
+    table: str
+    table_span: Span
 
 
 @dataclass(frozen=True, kw_only=True)

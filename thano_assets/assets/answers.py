@@ -1,0 +1,275 @@
+"""Answers that a model version gave before, kept so that no text goes through it twice.
+
+They lie in ``snapshots/answers/<version>/`` as Parquet files that are written once, each whole or not at all,
+so any number of processes may add some at once and a kill loses only what was not written yet. They are a
+saving and nothing else: the folder may be deleted at any time.
+
+A version's folder is named by all that decides its answers: the digest of its weights, the other files of
+its model (configuration with the text limit, tokenizer), and the version of our code. Device, precision and
+the company that a text has in its batch move probabilities in their last digits only, so they are left
+out: an answer stays what it was when it was first given, also on another machine, and a label changes with
+the version alone.
+
+A text is known by the first 128 bits of its SHA-256. Among a thousand million texts two share them with a
+chance of about 1 in 10^21, and nobody knows how to make two that do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from thano_assets.graph import NodeKind
+from thano_assets.graph.build import CODE_VERSIONS
+from thano_assets.resources.packaged import file_digest
+from thano_assets.resources.warehouse import as_source, literal, quote
+from thano_assets.system import process_alive
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from thano_assets.resources.model_version import ModelVersion
+    from thano_assets.resources.workspace import Workspace
+
+T = TypeVar("T")
+
+#: More files than this in a version's folder are made one.
+MOST_PARTS = 24
+#: Files of at least this size are left as they are when others are made one, bytes.
+WHOLE_PART = 64 * 1024**2
+#: All answers of a workspace together; the versions that were used least lately go first, bytes.
+MOST_BYTES = 2 * 1024**3
+
+# What Python's str.strip takes for white space, as DuckDB's regular expressions say it.
+_NO_SPACE = r"[^\s\p{Z}\x0b\x1c-\x1f\x85]"
+_NO_PARTS = "(SELECT CAST(NULL AS UUID) AS key, CAST(NULL AS FLOAT[]) AS p, 0 AS cut WHERE false)"
+_TRIES = 20
+
+
+def text_key(text: str) -> str:
+    """SQL for the key of a text, a ``UUID``; ``text`` is an SQL expression of type ``VARCHAR``."""
+    return f"CAST(left(sha256({text}), 32) AS UUID)"
+
+
+def has_text(text: str) -> str:
+    """SQL that is true where the SQL expression ``text`` is neither NULL nor blank."""
+    return f"coalesce(regexp_matches({text}, '{_NO_SPACE}'), false)"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The kept answers of one model version: rows of ``key`` UUID, ``p`` FLOAT[], ``cut`` INTEGER.
+
+    ``p`` are the probabilities in the order of the model's outputs; ``cut`` is the number of tokens that were
+    read of a text that is longer, else 0. An environment also reads the ``borrowed`` folder of production.
+    """
+
+    folder: Path
+    borrowed: Path | None = None
+
+    @classmethod
+    def of(cls, version: ModelVersion, workspace: Workspace) -> Answers:
+        """Those of ``version``; nothing is read or made yet."""
+        name, lender = _name(version), workspace.production
+        return cls(_root(workspace) / name, None if lender is None else _root(lender) / name)
+
+    def parts(self) -> list[Path]:
+        """The files of :attr:`folder`, oldest first."""
+        return sorted(self.folder.glob("part-*.parquet"))
+
+    def recall(self, connection: duckdb.DuckDBPyConnection, wanted: str, table: str) -> None:
+        """Make ``table`` of the known answers to the distinct keys that the query ``wanted`` gives."""
+        # Two processes may have answered the same text at the same time: min() decides for one for good.
+        self._reading(
+            lambda parts: connection.execute(
+                f"CREATE TABLE {table} AS SELECT a.key, min(a.p) AS p, max(a.cut) AS cut "
+                f"FROM {parts} a SEMI JOIN ({wanted}) w ON a.key = w.key GROUP BY a.key"
+            )
+        )
+        with suppress(OSError):
+            os.utime(self.folder)  # used now, so it is among the last to make room
+
+    def count_unknown(self, connection: duckdb.DuckDBPyConnection, wanted: str) -> int:
+        """How many of the distinct keys that the query ``wanted`` gives have no answer yet."""
+        found = self._reading(
+            lambda parts: connection.execute(
+                f"SELECT count(*) FROM ({wanted}) w ANTI JOIN {parts} a ON a.key = w.key"
+            ).fetchall()
+        )
+        return int(found[0][0])
+
+    def keep(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:
+        """Add the answers of ``table``, in one file that appears whole.
+
+        Raises:
+            OSError, duckdb.IOException: the folder cannot be written, or the disk is full.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write(connection, f"SELECT key, p, cut FROM {table}")
+
+    def tidy(self, workspace: Workspace) -> None:
+        """Make many small files one, remove what killed processes left, and keep to :data:`MOST_BYTES`."""
+        with suppress(OSError):
+            for path in self.folder.glob(".*.tmp"):
+                pid = path.name[1:].partition("-")[0]
+                if pid.isdigit() and not process_alive(int(pid)):
+                    path.unlink(missing_ok=True)
+            if len(self.parts()) > MOST_PARTS:
+                self._merge()
+            _make_room(workspace, self.folder)
+
+    def _merge(self) -> None:
+        import duckdb
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.folder / ".merge.lock", timeout=0), duckdb.connect() as connection:
+                connection.execute(f"SET temp_directory = {literal(str(self.folder / '.merging'))}")
+                small = [part for part in self.parts() if part.stat().st_size < WHOLE_PART]
+                merged = f"SELECT key, min(p) AS p, max(cut) AS cut FROM {_relation(small)} GROUP BY key"
+                self._write(connection, merged)
+                for part in small:  # after a kill in between both are there, which does no harm
+                    part.unlink(missing_ok=True)
+        except (Timeout, FileNotFoundError, duckdb.IOException):
+            return  # another process is at it
+
+    def _write(self, connection: duckdb.DuckDBPyConnection, query: str) -> None:
+        name = uuid.uuid4().hex
+        temporary = self.folder / f".{os.getpid()}-{name}.tmp"
+        try:
+            connection.execute(
+                # In the order of the keys, so that a few texts are found without reading the whole file.
+                f"COPY ({query} ORDER BY key) TO {literal(str(temporary))} "
+                "(FORMAT parquet, ROW_GROUP_SIZE 20480)"
+            )
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(self.folder / f"part-{time.time_ns():020d}-{name}.parquet")
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _reading(self, work: Callable[[str], T]) -> T:
+        """Do ``work`` with the SQL relation of all parts, again where a part went away meanwhile."""
+        import duckdb
+
+        spoilt: set[Path] = set()
+        for _ in range(_TRIES):
+            parts = self.parts()
+            if self.borrowed is not None:
+                parts += sorted(self.borrowed.glob("part-*.parquet"))
+            parts = [part for part in parts if part not in spoilt]
+            try:
+                return work(_relation(parts))
+            except (duckdb.IOException, duckdb.InvalidInputException):
+                if not all(part.exists() for part in parts):
+                    continue  # another process has just made several files one
+                found = set(_unreadable(parts))
+                if not found:
+                    raise
+                spoilt |= found
+                for part in found:
+                    if part.parent == self.folder:
+                        part.unlink(missing_ok=True)
+        return work(_NO_PARTS)
+
+
+def unanswered(
+    connection: duckdb.DuckDBPyConnection,
+    relation_sql: str,
+    text_column: str,
+    version: ModelVersion,
+    workspace: Workspace,
+) -> int:
+    """How many distinct texts of a relation ``version`` has not answered yet, without missing and blank ones.
+
+    Args:
+        connection: Where the relation is known; it must be allowed to read ``snapshots/``.
+        relation_sql: A query, or a table's name as it stands in SQL (quoted where it needs be).
+        text_column: The column with the texts.
+        version: The version that is to answer.
+        workspace: Where answers are kept.
+    """
+    text = f"CAST({quote(text_column)} AS VARCHAR)"
+    source = as_source(relation_sql)
+    wanted = f"SELECT DISTINCT {text_key(text)} AS key FROM {source} WHERE {has_text(text)}"
+    return Answers.of(version, workspace).count_unknown(connection, wanted)
+
+
+def forget(workspace: Workspace, data_version: str) -> None:
+    """Remove the answers of the versions with that data version: the same weights."""
+    for folder in _folders(workspace):
+        if folder.name.partition("-")[0] == _weights(data_version):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def size(workspace: Workspace) -> tuple[int, int]:
+    """Versions with kept answers, and the bytes that these take."""
+    folders = list(_folders(workspace))
+    return len(folders), sum(map(_bytes, folders))
+
+
+def _root(workspace: Workspace) -> Path:
+    return workspace.snapshots / "answers"
+
+
+def _folders(workspace: Workspace) -> Iterator[Path]:
+    root = _root(workspace)
+    if root.is_dir():
+        yield from (folder for folder in root.iterdir() if folder.is_dir())
+
+
+def _name(version: ModelVersion) -> str:
+    rest = hashlib.sha256(CODE_VERSIONS[NodeKind.PREDICTION].encode())
+    for file in sorted(version.path.iterdir()):
+        if file.is_file() and file.suffix != ".safetensors":
+            rest.update(f"\n{file.name}:{file_digest(file)}".encode())
+    return f"{_weights(version.data_version)}-{rest.hexdigest()[:16]}"
+
+
+def _weights(data_version: str) -> str:
+    """A data version as the first part of a folder's name; that of a version not made here is a sentence."""
+    plain = re.fullmatch(r"[0-9a-f]{16,64}", data_version)
+    return data_version if plain else hashlib.sha256(data_version.encode()).hexdigest()[:32]
+
+
+def _relation(parts: list[Path]) -> str:
+    return f"read_parquet([{', '.join(literal(str(part)) for part in parts)}])" if parts else _NO_PARTS
+
+
+def _unreadable(parts: list[Path]) -> Iterator[Path]:
+    """Files that a broken disk or a power cut has spoilt."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        for part in parts:
+            try:
+                connection.execute(f"SELECT min(key), max(cut), max(p) FROM {_relation([part])}").fetchall()
+            except duckdb.Error:
+                yield part
+
+
+def _bytes(folder: Path) -> int:
+    with suppress(OSError), os.scandir(folder) as files:
+        return sum(file.stat().st_size for file in files)
+    return 0
+
+
+def _make_room(workspace: Workspace, used: Path) -> None:
+    """Remove the answers of the versions used least lately until the rest is within :data:`MOST_BYTES`."""
+    sizes = {folder: _bytes(folder) for folder in _folders(workspace)}
+    total = sum(sizes.values())
+    for folder in sorted(sizes, key=lambda one: one.stat().st_mtime):
+        if total <= MOST_BYTES:
+            return
+        if folder != used:
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= sizes[folder]

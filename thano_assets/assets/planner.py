@@ -1,0 +1,539 @@
+"""What plans ask about the world: files, tables, models, and what a change would lead to.
+
+A changed file is read, and the tables and training sets that hang on it are computed in temporary
+tables beside the warehouse's own. So a plan knows which rows change, and where a change ends: a file
+whose rows were only put in another order trains nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from thano_assets.assets import raw
+from thano_assets.assets.promotion import NO_CHAMPION
+from thano_assets.assets.relations import find_column, prepare, text_column
+from thano_assets.assets.runtime import Runtime
+from thano_assets.assets.training_sets import TrainingSet, identity_of, training_rows
+from thano_assets.errors import ThanoError
+from thano_assets.graph import Graph, Mode, Node, NodeKind, PlannedAsset, Planning, Record
+from thano_assets.graph.build import Key
+from thano_assets.graph.plan import downstream
+from thano_assets.graph.reasons import RowChange, file_change, statement_changes
+from thano_assets.resources.digests import FileDigests
+from thano_assets.resources.files import TypesGuessedWrong
+from thano_assets.resources.warehouse import describe, literal, quote
+from thano_assets.resources.workspace import Workspace
+from thano_assets.sql.statements import BuildModel, Copy, CreateTableAs, Evaluate, FitModel, Predict, Query
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from thano_assets.resources.registry import ModelVersion
+
+#: Files above this size, in bytes, are not read only to tell how many of their rows changed.
+COUNTED_BYTES = 256 * 1024 * 1024
+
+_PINNED = re.compile(r"(?s)(.*) (?:VERSION (\d+)|@(.+))")
+
+
+class Observer:
+    """Finds the content that assets read from outside the graph: files, base models.
+
+    Nothing is asked of a network: a base model counts as what lies on this machine.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._digests = FileDigests(workspace.snapshots / ".file-digests.json")
+        self._bases: dict[tuple[str, bool, str | None], str] = {}
+
+    def observe(self, graph: Graph) -> Graph:
+        """Give the nodes of ``graph`` their content, as it is now; returns ``graph``."""
+        for key, node in graph.nodes.items():
+            statement = node.entry.statement
+            if node.kind is NodeKind.RAW:
+                content = raw.content_of(node.entry, self._workspace, self._digests.of)
+            elif node.kind is NodeKind.MODEL and isinstance(statement, BuildModel):
+                content = self._base(statement)
+            else:
+                continue
+            graph.nodes[key] = replace(node, content=content)
+        self._digests.save()
+        return graph
+
+    def _base(self, statement: BuildModel) -> str:
+        from thano_assets.resources import base_models
+
+        asked = (statement.base, statement.base_quoted, statement.options.get("base_revision"))
+        if asked not in self._bases:
+            try:
+                self._bases[asked] = base_models.resolve(
+                    asked[0], quoted=asked[1], revision=asked[2], workspace=self._workspace, network=False
+                ).identity
+            except ThanoError:
+                self._bases[asked] = "not on this machine"
+        return self._bases[asked]
+
+
+def observed(graph: Graph, workspace: Workspace) -> Graph:
+    """Give the nodes of ``graph`` the content that they read from outside it; returns ``graph``."""
+    return Observer(workspace).observe(graph)
+
+
+def with_base(node: Node, workspace: Workspace) -> Node:
+    """``node``, a model that is about to be trained, with the base model that its training will take.
+
+    Unlike a plan, a training asks the hub where nothing nearer has the base.
+    """
+    from thano_assets.resources import base_models
+
+    statement = node.entry.statement
+    if node.kind is not NodeKind.MODEL or not isinstance(statement, BuildModel):
+        return node
+    try:
+        base = base_models.resolve(
+            statement.base,
+            quoted=statement.base_quoted,
+            revision=statement.options.get("base_revision"),
+            workspace=workspace,
+        )
+    except ThanoError:  # the training says it
+        return node
+    return replace(node, content=base.identity)
+
+
+class Workbench:
+    """Answers a plan's questions; open it with :meth:`opened`.
+
+    Args:
+        runtime: The workspace's resources.
+        records: Gives the latest materializations of keys.
+        rows: Whether to count the rows that changed, for the reasons.
+    """
+
+    def __init__(
+        self, runtime: Runtime, records: Callable[[Iterable[Key]], Mapping[Key, Record]], *, rows: bool = True
+    ) -> None:
+        self._runtime = runtime
+        self._read_records = records
+        self._count_rows = rows
+        self._records: dict[Key, Record | None] = {}
+        self._champions: dict[str, ModelVersion | None] = {}
+        self._changes: dict[Key, RowChange | None] = {}
+        self._shadowed: set[str] = set()
+        self._tables: set[str] = set()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        #: Rows of the tables and training sets that were tried out.
+        self.counts: dict[Key, int] = {}
+
+    @contextmanager
+    def opened(self) -> Iterator[Workbench]:
+        """Hold one reading connection to the warehouse; what is tried out on it vanishes with it."""
+        with self._runtime.warehouse.read() as connection:
+            self._connection = connection
+            self._tables = {
+                row[0].casefold()
+                for row in connection.execute(
+                    "SELECT table_name FROM duckdb_tables() WHERE NOT temporary"
+                ).fetchall()
+            }
+            try:
+                yield self
+            finally:
+                for name in self._shadowed:
+                    connection.execute(f"DROP TABLE IF EXISTS temp.{quote(name)}")
+                self._connection = None
+
+    def prefetch(self, keys: Iterable[Key]) -> None:
+        """Read the records of ``keys`` together."""
+        missing = [key for key in keys if key not in self._records]
+        if missing:
+            found = self._read_records(missing)
+            self._records.update({key: found.get(key) for key in missing})
+
+    # -- what is there -------------------------------------------------------------------------
+
+    def present(self, node: Node) -> bool:
+        """Whether the asset's result is there."""
+        match node.kind:
+            case NodeKind.RAW:
+                return self.record(node.key) is not None
+            case NodeKind.MODEL:
+                return self._champion(node.name) is not None or self._all_refused(node)
+            case NodeKind.MODEL_VERSION:
+                return True
+            case NodeKind.TRAINING_SET:
+                return TrainingSet.present(self._runtime.workspace, node.name)
+        return node.name.casefold() in self._tables
+
+    def record(self, key: Key) -> Record | None:
+        """The latest materialization of ``key``."""
+        self.prefetch([key])
+        return self._records[key]
+
+    def current(self, key: Key, record: Record | None) -> str | None:
+        """The data version of ``key`` as it is now; of a model, that of the version which answers."""
+        if key[0] == NodeKind.MODEL:
+            champion = self._champion(key[1])
+            refused = champion is None and record is not None and record.data_version == NO_CHAMPION
+            return NO_CHAMPION if refused else data_version(champion)
+        if key[0] == NodeKind.MODEL_VERSION:
+            return data_version(self._pinned(key[1]))
+        return record.data_version if record is not None else None
+
+    def _all_refused(self, node: Node) -> bool:
+        """Whether the model has versions and none was good enough to answer."""
+        record = self.record(node.key)
+        refused = record is not None and record.data_version == NO_CHAMPION
+        return refused and bool(self._runtime.registry.versions(node.name))
+
+    def _champion(self, name: str) -> ModelVersion | None:
+        if name not in self._champions:
+            try:
+                self._champions[name] = self._runtime.registry.resolve(name)
+            except ThanoError:  # its files are gone
+                self._champions[name] = None
+        return self._champions[name]
+
+    def _pinned(self, name: str) -> ModelVersion | None:
+        parts = _PINNED.fullmatch(name)
+        if parts is None:
+            return None
+        version = int(parts[2]) if parts[2] else None
+        try:
+            return self._runtime.registry.resolve(parts[1], version=version, alias=parts[3])
+        except ThanoError:
+            return None
+
+    def parent(self, record: Record) -> str | None:
+        """The data version of the version that a FIT MODEL went on from."""
+        text = record.details.get("parent")
+        return data_version(self._pinned(text)) if isinstance(text, str) else None
+
+    # -- what would be -------------------------------------------------------------------------
+
+    def foretold(self, node: Node, version: Callable[[Key], str | None]) -> str | None:
+        """The data version that making ``node`` would give, ``None`` where only making it can tell.
+
+        Args:
+            node: What is made.
+            version: Gives the data version that an asset has by then.
+        """
+        try:
+            match node.kind:
+                case NodeKind.RAW:
+                    return node.content
+                case NodeKind.TABLE:
+                    return self._try_table(node)
+                case NodeKind.TRAINING_SET:
+                    return self._try_training_set(node)
+                case NodeKind.MODEL:
+                    return self._trained_before(node, version)
+        except Exception as error:  # whatever is wrong with files and queries, running tells it in its words
+            if not isinstance(error, ThanoError) and not _of_duckdb(error):
+                raise
+        return None
+
+    def restored(self, key: Key) -> None:
+        """Take ``key`` as it is again, after it was tried out."""
+        self._changes.pop(key, None)
+        if key[1] in self._shadowed and key[0] != NodeKind.RAW:
+            self._shadowed.discard(key[1])
+            self._open.execute(f"DROP TABLE IF EXISTS temp.{quote(key[1])}")
+
+    def _trained_before(self, node: Node, version: Callable[[Key], str | None]) -> str | None:
+        """The version that was trained from the very same, and answers again without being trained."""
+        from thano_assets.assets.training import training_fingerprint
+
+        statement = node.entry.statement
+        rows = version((NodeKind.TRAINING_SET.value, node.name))
+        if not isinstance(statement, BuildModel) or rows is None or "promote_if" in statement.options:
+            return None
+        if "evaluate_on" in statement.options:
+            return None
+        wanted = training_fingerprint(node, rows, node.content, None)
+        for known in self._runtime.registry.versions(node.name):
+            if known.tags.get("thano.fingerprint") == wanted:
+                return data_version(known)
+        return None
+
+    def _try_table(self, node: Node) -> str:
+        connection = self._open
+        try:
+            self._make_shadow(node, thorough=False)
+        except TypesGuessedWrong:
+            self._make_shadow(node, thorough=True)
+        self._shadowed.add(node.name)
+        shadow = f"temp.{quote(node.name)}"
+        self.counts[node.key] = _count(connection, shadow)
+        self._changes.pop(node.key, None)
+        return self._runtime.warehouse.fingerprint(connection, f"SELECT * FROM {shadow}")
+
+    def _make_shadow(self, node: Node, *, thorough: bool) -> None:
+        """Make the table as a temporary one; it goes by the same name, so later queries see it first."""
+        import duckdb
+
+        from thano_assets.resources.files import raw_source
+
+        connection, runtime = self._open, self._runtime
+        shadow = f"temp.{quote(node.name)}"
+        for number, statement in enumerate(node.entry.statements):
+            if isinstance(statement, Copy):
+                source = raw_source(runtime.workspace, path=statement.path, rows_json=statement.rows_json)
+                source = source.thorough() if thorough else source
+                try:
+                    relation = source.relation(connection)
+                    if number:
+                        connection.execute(f"INSERT INTO {shadow} BY NAME {relation}")
+                    else:
+                        connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(node.name)} AS {relation}")
+                except duckdb.Error as error:
+                    raise source.explain(error) from None
+            elif isinstance(statement, CreateTableAs) and isinstance(statement.body, Query):
+                sql = prepare(statement.body, connection, runtime)
+                connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(node.name)} AS {sql}")
+
+    def _try_training_set(self, node: Node) -> str:
+        statement = node.entry.statement
+        assert isinstance(statement, (BuildModel, FitModel))
+        connection = self._open
+        sql = f"({prepare(statement.query, connection, self._runtime)})"
+        columns = describe(connection, sql)
+        text, label = text_column(columns, statement), find_column(columns, statement, "label_col")
+        rows = training_rows(sql, text, label)
+        self.counts[node.key] = _count(connection, f"({rows})")
+        self._changes[node.key] = self._training_change(node, rows)
+        fingerprint = self._runtime.warehouse.fingerprint(connection, rows)
+        return identity_of(fingerprint, text.name, label.name, label.type)
+
+    def _training_change(self, node: Node, rows: str) -> RowChange | None:
+        record = self.record(node.key)
+        workspace = self._runtime.workspace
+        try:
+            before = TrainingSet.load(
+                workspace, node.name, (record.details if record else {}).get("training_set")
+            )
+        except ThanoError:
+            return None
+        snapshot = before.snapshot(workspace)
+        if not snapshot.is_file():
+            return None
+        old = f"SELECT * FROM read_parquet({literal(str(snapshot))})"
+        return _difference(self._open, old, rows)
+
+    @property
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        assert self._connection is not None, "use it inside opened()"
+        return self._connection
+
+    # -- in words ------------------------------------------------------------------------------
+
+    def code_reasons(self, node: Node, record: Record) -> list[str]:
+        """What changed in the statement, or in what it reads from outside, since ``record``."""
+        reasons = statement_changes(record.statement, node.entry.text) if record.statement else []
+        if node.kind is NodeKind.RAW:
+            paths = [one for one in reasons if one.startswith(("the path", "the source"))]
+            return paths or [self._file_change(node, record)]
+        if node.kind is NodeKind.TRAINING_SET:  # its code is the query and the two columns
+            kept = [one for one in reasons if re.match(r"(the query|text_col|label_col) ", one)]
+            reasons = kept or reasons
+        base = record.details.get("base")
+        told = any(one.startswith("the base model") for one in reasons)
+        if node.kind is NodeKind.MODEL and node.content and base and base != node.content and not told:
+            reasons.append(f"the base model changed from {_short(base)} to {_short(node.content)}")
+        if node.kind is NodeKind.MODEL:  # the rows are the training set's business
+            reasons = [one for one in reasons if one != "the query changed"] or reasons
+        return reasons or [f"this version of Thano makes {node.kind.value.replace('_', ' ')} in another way"]
+
+    def _file_change(self, node: Node, record: Record) -> str:
+        workspace = self._runtime.workspace
+        try:
+            now = raw.file_digests(raw.sources_of(node.entry, workspace), workspace)
+        except ThanoError as error:
+            return error.message.rstrip(".")
+        then = record.details.get("files")
+        return (file_change(then, now) if isinstance(then, dict) else None) or "other files are read now"
+
+    def data_reason(self, node: Node, read: Key, then: str | None, now: str) -> str:
+        """What changed in ``read``, one of the inputs of ``node``."""
+        name = read[1]
+        if read[0] in (NodeKind.MODEL, NodeKind.MODEL_VERSION):
+            return self._model_change(name, then, now)
+        if read[0] == NodeKind.RAW:
+            return self._rows_of_file(node, read)
+        if read[0] == NodeKind.TRAINING_SET:
+            change = self._changes.get(read)
+            if change is not None and not any((change.added, change.removed, change.columns)):
+                return "the names or the label type of the training set changed"
+            return change.of("the training set") if change is not None else "the training rows changed"
+        change = self.row_change(read) if self._count_rows else None
+        return change.of(name) if change is not None else f"{name} changed"
+
+    def _rows_of_file(self, node: Node, read: Key) -> str:
+        """Of a table made from files: which of them, and how many of its rows."""
+        workspace = self._runtime.workspace
+        try:
+            sources = raw.sources_of(node.entry, workspace)
+            now = raw.file_digests(sources, workspace)
+        except ThanoError as error:
+            return error.message.rstrip(".")
+        record = self.record(read)
+        then = record.details.get("files") if record else None
+        changed = [name for name in now if not isinstance(then, dict) or then.get(name) != now[name]]
+        what = changed[0].rpartition("/")[2] if len(changed) == 1 else f"{len(changed)} files"
+        if not changed:
+            what = "the files"
+        if not self._count_rows or sum(source.bytes for source in sources) > COUNTED_BYTES:
+            return f"{what} changed"
+        if node.name not in self._shadowed and self.foretold(node, lambda key: None) is None:
+            return f"{what} changed"
+        change = self.row_change(node.key)
+        return change.of(what) if change is not None else f"{what} changed"
+
+    def row_change(self, key: Key) -> RowChange | None:
+        """How the rows of a table will differ; ``None`` where it was not tried out or is new."""
+        if key not in self._changes:
+            self._changes[key] = self._table_change(key[1])
+        return self._changes[key]
+
+    def _table_change(self, name: str) -> RowChange | None:
+        if name not in self._shadowed or name.casefold() not in self._tables:
+            return None
+        place = self._open.execute(
+            "SELECT database_name, schema_name FROM duckdb_tables() "
+            "WHERE NOT temporary AND lower(table_name) = lower(?) "
+            "ORDER BY database_name <> current_database()",
+            [name],
+        ).fetchall()
+        if not place:
+            return None
+        kept = ".".join(quote(part) for part in (*place[0], name))
+        return _difference(self._open, f"SELECT * FROM {kept}", f"SELECT * FROM temp.{quote(name)}")
+
+    def _model_change(self, name: str, then: str | None, now: str) -> str:
+        parts = _PINNED.fullmatch(name)
+        model = parts[1] if parts else name
+        numbers = {
+            data_version(version): version.version for version in self._runtime.registry.versions(model)
+        }
+        before = f"not version {numbers[then]}" if then in numbers else "not the one before"
+        return f"version {numbers.get(now, '?')} of {model} answers now, {before}"
+
+    # -- how much ------------------------------------------------------------------------------
+
+    def measured(self, planned: PlannedAsset, planning: Planning) -> PlannedAsset:
+        """``planned`` with its rows and an estimate of its seconds, as far as they are known."""
+        node = planned.node
+        record = self.record(node.key)
+        if not planned.made:
+            return replace(planned, rows=record.rows if record else None, seconds=0.0)
+        if node.kind in (NodeKind.TABLE, NodeKind.TRAINING_SET):
+            planning.version(node.key)  # tries it out, and so counts
+        rows = self._rows(node, planning)
+        seconds = record.seconds if record else None
+        before = record.details.get("rows_run") if record else None
+        if seconds is not None and rows is not None and isinstance(before, int) and before > 0:
+            seconds = round(seconds * rows / before, 1)
+        return replace(planned, rows=rows, seconds=seconds)
+
+    def _rows(self, node: Node, planning: Planning) -> int | None:
+        if node.kind is NodeKind.MODEL:
+            key = (NodeKind.TRAINING_SET.value, node.name)
+            record = self.record(key)
+            return self.counts.get(key, record.rows if record and key not in planning.made else None)
+        if node.kind in (NodeKind.PREDICTION, NodeKind.EVALUATION):
+            return self._rows_to_run(node, planning)
+        return self.counts.get(node.key)
+
+    def _rows_to_run(self, node: Node, planning: Planning) -> int | None:
+        """Texts that the model has not seen yet, where model and tables are known before the run."""
+        from thano_assets.assets.answers import unanswered
+
+        statement = node.entry.statement
+        body = statement.body if isinstance(statement, CreateTableAs) else None
+        if not isinstance(body, (Predict, Evaluate)):
+            return None
+        tables = [read for read in node.reads if read[0] not in (NodeKind.MODEL, NodeKind.MODEL_VERSION)]
+        try:
+            if any(read in planning.made and planning.version(read) is None for read in tables):
+                return None
+            sql = prepare(body.query, self._open, self._runtime)
+            if any(read in planning.made for read in node.reads if read not in tables):
+                return _count(self._open, f"({sql})")
+            ref = body.model
+            version = self._runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
+            if version is None:
+                return None
+            text = text_column(describe(self._open, f"({sql})"), body)
+            return unanswered(self._open, sql, text.name, version, self._runtime.workspace)
+        except Exception as error:  # the run tells it in its own words
+            if not isinstance(error, ThanoError) and not _of_duckdb(error):
+                raise
+            return None
+
+
+def due(workspace: Workspace, targets: list[Key], *, descendants: bool = False) -> list[PlannedAsset]:
+    """What is out of date of ``targets`` and of what they stand on; what a schedule runs.
+
+    Args:
+        workspace: Where.
+        targets: Keys of assets.
+        descendants: Also everything that hangs on them.
+    """
+    from thano_assets.assets.runner import Runner
+    from thano_assets.catalog import catalog_of
+    from thano_assets.resources.dagster import resources_for
+
+    runtime = Runtime.of(workspace)
+    graph = Observer(workspace).observe(Graph(catalog_of(workspace).entries()))
+    wanted = downstream(graph, targets) if descendants else [key for key in targets if key in graph.nodes]
+    runner = Runner(workspace, resources_for(workspace))
+    try:
+        with Workbench(runtime, runner.records).opened() as workbench:
+            workbench.prefetch(graph.nodes)
+            return Planning(workbench).plan(graph, wanted, Mode.INCREMENTAL)
+    finally:
+        runner.close()
+
+
+def _difference(connection: duckdb.DuckDBPyConnection, old: str, new: str) -> RowChange:
+    """Rows that came and rows that went, counted as in two bags."""
+    before, after = describe(connection, f"({old})"), describe(connection, f"({new})")
+    if set(before) != set(after):
+        names = [column.name for column in (*before, *after)]
+        changed = set(names) - {c.name for c in set(before) & set(after)}
+        return RowChange(columns=tuple(dict.fromkeys(name for name in names if name in changed)))
+    columns = ", ".join(quote(column.name) for column in before)
+    row = connection.execute(
+        "SELECT sum(greatest(n, 0)), sum(greatest(-n, 0)) FROM (SELECT sum(n) AS n FROM ("
+        f"SELECT hash({columns}) AS h, 1 AS n FROM ({new}) UNION ALL SELECT hash({columns}), -1 FROM ({old})"
+        ") GROUP BY h)"
+    ).fetchall()[0]
+    return RowChange(added=int(row[0] or 0), removed=int(row[1] or 0))
+
+
+def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])
+
+
+def data_version(version: ModelVersion | None) -> str | None:
+    """The data version of a model that ``version`` answers for."""
+    if version is None:
+        return None
+    return version.data_version
+
+
+def _short(identity: str) -> str:
+    name, _, revision = identity.partition("@")
+    revision = revision.rpartition(":")[0] or revision
+    return f"{name} {revision[-12:]}" if revision else name
+
+
+def _of_duckdb(error: Exception) -> bool:
+    import duckdb
+
+    return isinstance(error, duckdb.Error)

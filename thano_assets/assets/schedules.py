@@ -1,0 +1,203 @@
+"""Schedules and watched files: Dagster looks by itself, and makes again what is out of date by then.
+
+Both ask the planner, as ``thano run`` does, so an unchanged workspace costs a look and no run. They stand
+and fall with the option in the statement: without it they are gone when the code location is loaded again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from thano_assets.assets import checks
+from thano_assets.assets.dagster_compat import ASSET_JOB
+from thano_assets.assets.factory import INCREMENTAL, RELATIONS, op_name
+from thano_assets.assets.metadata import asset_key
+from thano_assets.assets.runtime import Runtime
+from thano_assets.errors import ThanoError
+from thano_assets.graph import Graph, Node, NodeKind, PlannedAsset
+from thano_assets.graph.build import Key
+from thano_assets.sql.statements import Copy, CreateTableAs, Statement
+
+if TYPE_CHECKING:
+    from thano_assets.resources.workspace import Workspace
+
+#: Seconds between two looks at watched files; what changed must be the same at two looks.
+WATCH_SECONDS = 15
+#: The tag of a run that says what the planner found to do, in short.
+REASON = "thano/reason"
+
+_SCHEDULED = (NodeKind.TABLE, NodeKind.MODEL, NodeKind.PREDICTION)
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_LONGEST_TAG = 200
+
+
+def schedules(graph: Graph, workspace: Workspace) -> list[dg.ScheduleDefinition]:
+    """A schedule for each asset whose statement has the option ``schedule``; each is on from the start."""
+    found = []
+    for node in graph.nodes.values():
+        cron = _option(node, "schedule") if node.kind in _SCHEDULED else None
+        if cron:
+            found.append(_schedule(node, str(cron), workspace))
+    return found
+
+
+def watchers(graph: Graph, workspace: Workspace) -> list[dg.SensorDefinition]:
+    """A sensor for each table whose COPY has ``watch=True``; each is on from the start."""
+    return [
+        _watcher(node, workspace)
+        for node in graph.nodes.values()
+        if node.kind is NodeKind.RAW and _watched_paths(node)
+    ]
+
+
+def _option(node: Node, name: str) -> Any:
+    """What the asset's own statement says of an option; of several statements the last that says it."""
+    found = None
+    for statement in node.entry.statements:
+        inner: Any = statement.body if isinstance(statement, CreateTableAs) else statement
+        if isinstance(inner, Statement):
+            found = inner.options.get(name) or found
+    return found
+
+
+def _schedule(node: Node, cron: str, workspace: Workspace) -> dg.ScheduleDefinition:
+    name = op_name(node.key)
+
+    def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        unfinished = _unfinished(context.instance, {"dagster/schedule_name": name})
+        return unfinished or _request(workspace, node.key, descendants=False)
+
+    return dg.ScheduleDefinition(
+        name=name,
+        cron_schedule=cron.lower() if cron.startswith("@") else cron,
+        job_name=ASSET_JOB,
+        execution_fn=evaluate,
+        execution_timezone=workspace.settings.dagster.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=_described(node, f"Makes {'/'.join(node.key)} again when it is out of date"),
+    )
+
+
+def _watcher(node: Node, workspace: Workspace) -> dg.SensorDefinition:
+    name = f"watch_{op_name((NodeKind.TABLE.value, node.name))}"
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        try:
+            signature = file_signature(_watched_paths(node), workspace)
+        except ThanoError as error:
+            return dg.SkipReason(str(error))
+        before: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+        if signature == before.get("handled"):
+            return dg.SkipReason("No file has changed.")
+        if signature != before.get("seen"):
+            context.update_cursor(json.dumps({**before, "seen": signature}))
+            return dg.SkipReason("Files have changed; they are read once they are left alone.")
+        unfinished = _unfinished(context.instance, {"dagster/sensor_name": name})
+        if unfinished is not None:
+            return unfinished
+        answer = _request(workspace, node.key, descendants=True)
+        # Handled whatever comes of it: a file that cannot be read fails once, not every few seconds.
+        context.update_cursor(json.dumps({"seen": signature, "handled": signature}))
+        return answer if isinstance(answer, dg.SkipReason) else dg.SensorResult(run_requests=[answer])
+
+    return dg.SensorDefinition(
+        name=name,
+        job_name=ASSET_JOB,
+        evaluation_fn=evaluate,
+        minimum_interval_seconds=WATCH_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=_described(node, f"Watches the files of {node.name}; makes again what hangs on them"),
+    )
+
+
+def _watched_paths(node: Node) -> list[str]:
+    return [
+        statement.path
+        for statement in node.entry.statements
+        if isinstance(statement, Copy) and statement.path is not None and statement.options.get("watch")
+    ]
+
+
+def file_signature(paths: Sequence[str], workspace: Workspace) -> str:
+    """Names, sizes and times of the files of ``paths``, hashed; nothing is read.
+
+    Raises:
+        PathRefused, DataFileError: a path leads nowhere, or out of the workspace.
+    """
+    from thano_assets.resources.files import resolve
+
+    told = []
+    for path in paths:
+        for file in resolve(workspace, path):
+            try:
+                status = file.stat()
+            except FileNotFoundError:  # gone since the listing
+                continue
+            told.append((str(file), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(told)).encode()).hexdigest()[:32]
+
+
+def _unfinished(instance: dg.DagsterInstance, tags: dict[str, str]) -> dg.SkipReason | None:
+    runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=_UNFINISHED), limit=1)
+    return dg.SkipReason(f"The run {runs[0].run_id} has not ended yet.") if runs else None
+
+
+def _request(workspace: Workspace, key: Key, *, descendants: bool) -> dg.RunRequest | dg.SkipReason:
+    """A run of what is out of date, or the planner's word that nothing is."""
+    from thano_assets.assets.planner import due
+
+    planned = due(workspace, [key], descendants=descendants)
+    due_now = [one for one in planned if one.made]
+    work, why_not = _allowed(due_now, workspace)
+    if why_not and not work:
+        return dg.SkipReason(why_not)
+    if not work:
+        return dg.SkipReason(f"Nothing is out of date: {_shown(planned) or '/'.join(key)}.")
+    return dg.RunRequest(
+        asset_selection=[asset_key(one.node.key) for one in work],
+        tags={INCREMENTAL: "true", REASON: _shortened(_shown(work))},
+    )
+
+
+def _allowed(work: Sequence[PlannedAsset], workspace: Workspace) -> tuple[list[PlannedAsset], str]:
+    """What of ``work`` stands on no table whose rows break an EXPECT, and what is broken.
+
+    The run that made such a table has failed and told it; failing again at every look would tell nothing new.
+    """
+    making = {one.node.key for one in work}
+    tables = {key[1] for one in work for key in one.node.reads if key not in making}
+    broken = checks.broken(tables, Runtime.of(workspace))
+    names = {checks.expectation(entry).table.casefold() for entry, _ in broken}
+    blocked: set[Key] = set()
+    for one in work:
+        if any(key in blocked or _is_one_of(key, names, making) for key in one.node.reads):
+            blocked.add(one.node.key)
+    sentences = " ".join(outcome.description for _, outcome in broken)
+    return [one for one in work if one.node.key not in blocked], sentences
+
+
+def _is_one_of(key: Key, tables: set[str], making: set[Key]) -> bool:
+    return key not in making and key[0] in RELATIONS and key[1].casefold() in tables
+
+
+def _shown(planned: Sequence[PlannedAsset]) -> str:
+    return "; ".join(f"{'/'.join(one.node.key)}: {one.reason}" for one in planned)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_TAG else text[: _LONGEST_TAG - 1] + "…"
+
+
+def _described(node: Node, what: str) -> str:
+    return f"{what}.\n\n```sql\n{node.entry.text.strip().rstrip(';').rstrip()}\n```"

@@ -1,0 +1,243 @@
+"""What a model is trained from, what stands for it in the registry, and how it is run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thano_assets.assets.runtime import Runtime
+from thano_assets.assets.training_sets import TrainingSet
+from thano_assets.graph import Node, NodeKind
+from thano_assets.graph.build import CODE_VERSIONS, training_identity
+from thano_assets.sql.statements import BuildModel, FitModel
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from thano_assets.learning.settings import TrainingSettings
+    from thano_assets.learning.train import TrainingResult
+    from thano_assets.resources.base_models import ResolvedBase
+    from thano_assets.resources.registry import ModelVersion
+
+_CHUNK = 1 << 20
+# Texts whose predictions are kept as a digest where a training holds no rows out.
+_DIGEST_ROWS = 256
+_DIGEST_DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that a version is trained from.
+
+    Attributes:
+        name: Of the model.
+        statement: Has the options.
+        training_set: The rows.
+        base: The base model, also where the weights of ``parent`` are the start.
+        parent: The version that the training goes on from.
+        fingerprint: Of all this: two trainings with the same one are the same.
+    """
+
+    name: str
+    statement: BuildModel | FitModel
+    training_set: TrainingSet
+    base: ResolvedBase
+    parent: ModelVersion | None
+    fingerprint: str
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The statement's options as the trainer takes them."""
+        return settings_of(self.statement)
+
+    @property
+    def classes(self) -> list[str]:
+        """The labels in the order of the model's outputs; a child keeps its parent's order."""
+        return self.training_set.classes if self.parent is None else self.parent.classes
+
+    def run(
+        self,
+        runtime: Runtime,
+        folder: Path,
+        on_metrics: Callable[[dict[str, float], int], None],
+        *,
+        checkpoints: bool = True,
+    ) -> TrainingResult:
+        """Train; the model's folder is made at ``folder``."""
+        import pyarrow.parquet as pq
+
+        from thano_assets.learning.train import train
+
+        rows = pq.read_table(self.training_set.snapshot(runtime.workspace))
+        kept = runtime.workspace.models_cache / "checkpoints" / self.fingerprint
+        return train(
+            rows.column("text"),
+            rows.column("label").to_pylist(),
+            self.classes,
+            self.base,
+            self.settings,
+            output_dir=folder,
+            checkpoint_dir=kept if checkpoints else None,
+            progress=runtime.progress,
+            on_metrics=on_metrics,
+            init_dir=self.parent.path if self.parent is not None else None,
+        )
+
+
+_again: ContextVar[Training | None] = ContextVar("thano_training_again", default=None)
+
+
+def asked_again() -> Training | None:
+    """The training that :func:`training_again` asks for in this context."""
+    return _again.get()
+
+
+@contextmanager
+def training_again(training: Training) -> Iterator[None]:
+    """In this context a model's materialization does ``training``, whatever the catalog says now."""
+    token = _again.set(training)
+    try:
+        yield
+    finally:
+        _again.reset(token)
+
+
+def settings_of(statement: BuildModel | FitModel) -> TrainingSettings:
+    """The training settings that the statement's options ask for."""
+    from thano_assets.learning.settings import TrainingSettings
+
+    value = statement.options.value
+    return TrainingSettings(
+        epochs=value("max_epochs"),
+        batch_size=value("batch_size"),
+        learning_rate=value("learning_rate"),
+        max_length=value("max_length"),
+        eval_fraction=value("eval_fraction"),
+        seed=value("seed"),
+        early_stopping=value("early_stopping"),
+        class_weight=value("class_weight"),
+        train=value("train"),
+        baseline=value("baseline"),
+    )
+
+
+def training_fingerprint(
+    node: Node, training_set_identity: str, base_identity: str, parent_digest: str | None
+) -> str:
+    """What stands for a training in the registry (tag ``thano.fingerprint``): the same gives the same model.
+
+    Args:
+        node: The model; the options that only say how it is judged do not count.
+        training_set_identity: :attr:`.TrainingSet.identity` of its rows.
+        base_identity: Of the base model.
+        parent_digest: ``thano.data_version`` of the version that a FIT MODEL goes on from.
+    """
+    statement = node.entry.statement
+    assert isinstance(statement, (BuildModel, FitModel))
+    return fingerprint_of(statement, training_set_identity, base_identity, parent_digest)
+
+
+def fingerprint_of(
+    statement: BuildModel | FitModel,
+    training_set_identity: str,
+    base_identity: str,
+    parent_digest: str | None,
+) -> str:
+    """See :func:`training_fingerprint`."""
+    from thano_assets.learning.settings import CODE_VERSION
+
+    parts = [
+        CODE_VERSIONS[NodeKind.MODEL],
+        CODE_VERSION,
+        training_identity(statement, judged=False),
+        training_set_identity,
+        base_identity,
+        parent_digest or "",
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def training_from(
+    name: str,
+    statement: BuildModel | FitModel,
+    training_set: TrainingSet,
+    parent: ModelVersion | None,
+    runtime: Runtime,
+) -> Training:
+    """The training of ``statement`` on these rows, from this parent.
+
+    Raises:
+        BaseModelUnavailable: no source has the base model now.
+    """
+    from thano_assets.resources import base_models
+
+    base = base_models.resolve(
+        statement.base if isinstance(statement, BuildModel) else _root_base(parent),
+        quoted=not isinstance(statement, BuildModel) or statement.base_quoted,
+        revision=statement.options.get("base_revision"),
+        workspace=runtime.workspace,
+    )
+    digest = parent.data_version if parent is not None else None
+    fingerprint = fingerprint_of(statement, training_set.identity, base.identity, digest)
+    return Training(name, statement, training_set, base, parent, fingerprint)
+
+
+def _root_base(parent: ModelVersion | None) -> str:
+    return parent.tags.get("thano.base", "ElectraEn") if parent is not None else "ElectraEn"
+
+
+def result_tags(training: Training, result: TrainingResult, runtime: Runtime) -> dict[str, str]:
+    """What a training gave, as tags of its version: the digests that a replay compares, and where it ran."""
+    return {
+        "thano.data_version": weights_digest(result.model_dir),
+        "thano.predictions_digest": _predictions_digest(training, result, runtime),
+        "thano.max_length": str(result.max_length),
+        "thano.rows_train": str(result.rows_train),
+        "thano.rows_eval": str(result.rows_eval),
+        "thano.device": result.device,
+        "thano.precision": result.precision,
+        "thano.libraries": ", ".join(f"{name} {text}" for name, text in result.library_versions.items()),
+    }
+
+
+def metrics_of(result: TrainingResult) -> dict[str, float]:
+    """The final figures of a training, by name."""
+    metrics = {name: float(value) for name, value in result.metrics.items() if value is not None}
+    if result.baseline_accuracy is not None:
+        metrics["baseline_accuracy"] = result.baseline_accuracy
+    if result.majority_accuracy is not None:
+        metrics["majority_accuracy"] = result.majority_accuracy
+    return metrics
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of a model folder's weights, half of it: what stands for the version's answers."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()[:32]
+
+
+def _predictions_digest(training: Training, result: TrainingResult, runtime: Runtime) -> str:
+    """Digest of labels and probabilities (to four decimals) of the held-out rows, else of the first rows."""
+    import numpy as np
+
+    proba: np.ndarray = result.held_out
+    if not len(proba):
+        import pyarrow.parquet as pq
+
+        from thano_assets.learning.predict import Predictor
+
+        rows = pq.read_table(training.training_set.snapshot(runtime.workspace), columns=["text"])
+        proba = Predictor.load(result.model_dir).predict(rows.slice(0, _DIGEST_ROWS).column(0).to_pylist())
+    digest = hashlib.sha256(np.ascontiguousarray(proba.argmax(axis=1), dtype=np.int64).tobytes())
+    rounded = np.rint(proba.astype(np.float64) * 10**_DIGEST_DECIMALS)
+    digest.update(np.nan_to_num(rounded, nan=-1.0).astype(np.int64).tobytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,79 @@
+"""What the registry answers with: a registered version, and a training that goes on or has ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version.
+
+    Attributes:
+        name, version: as registered; versions count from 1.
+        aliases: such as ``('champion',)``.
+        run_id: the MLflow run that made it.
+        path: a complete Hugging Face folder: config, weights and tokenizer.
+        tags, metrics, params: as given when it was made.
+        created: time of registration, UTC.
+        description: Markdown.
+    """
+
+    name: str
+    version: int
+    aliases: tuple[str, ...]
+    run_id: str
+    path: Path
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    params: dict[str, str]
+    created: datetime
+    description: str = ""
+
+    @cached_property
+    def labels(self) -> dict[str, Any]:
+        """``classes``: labels as text in the order of the model's outputs; ``type``: their DuckDB type."""
+        file = self.path.parent / "labels.json"
+        if file.is_file():
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        by_id = {int(number): label for number, label in config.get("id2label", {}).items()}
+        return {"classes": [by_id[number] for number in sorted(by_id)], "type": "VARCHAR"}
+
+    @property
+    def classes(self) -> list[str]:
+        """Labels as text, in the order of the model's outputs."""
+        return list(self.labels["classes"])
+
+    @property
+    def data_version(self) -> str:
+        """What stands for the version's answers: the digest of its weights, where it was made here."""
+        return self.tags.get("thano.data_version") or f"version {self.version} of {self.run_id}"
+
+    @property
+    def label_type(self) -> str:
+        """DuckDB type of the labels."""
+        return str(self.labels.get("type", "VARCHAR"))
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training as its MLflow run shows it.
+
+    Attributes:
+        run_id: of the MLflow run.
+        status: ``running``, ``finished``, ``failed`` or ``killed``.
+        started: UTC.
+        points: for each step with figures, in order: ``step``, ``seconds`` since the start and the figures of
+            :data:`.mlflow_reader.CURVE` that were told there.
+    """
+
+    run_id: str
+    status: str
+    started: datetime
+    points: list[dict[str, float]]
