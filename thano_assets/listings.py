@@ -145,7 +145,6 @@ def planned_rows(steps: list[Step], planner: ScriptPlanner) -> pa.Table:
                 {
                     "statement": step.number,
                     "asset": f"{step.writes[0].replace('relation', 'table')}s/{step.writes[1]}",
-                    "kind": f"{step.writes[0].replace('relation', 'table')}s",
                     "action": action.value,
                     "reason": step.reason,
                     "estimated_seconds": "0",
@@ -156,7 +155,6 @@ def planned_rows(steps: list[Step], planner: ScriptPlanner) -> pa.Table:
                 {
                     "statement": step.number,
                     "asset": "/".join(one.node.key),
-                    "kind": one.node.kind.value,
                     "action": one.action.value,
                     "reason": one.reason,
                     "rows": one.rows,
@@ -167,7 +165,6 @@ def planned_rows(steps: list[Step], planner: ScriptPlanner) -> pa.Table:
         [
             ("statement", pa.int64()),
             ("asset", pa.string()),
-            ("kind", pa.string()),
             ("action", pa.string()),
             ("reason", pa.string()),
             ("rows", pa.int64()),

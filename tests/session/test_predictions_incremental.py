@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -97,11 +97,11 @@ class TestOnlyWhatIsNew:
         assert len({row[1:3] for row in answers(judge) if row[0] == "same"}) == 1
 
     def test_another_version_reads_every_text_and_the_first_one_still_knows_its_answers(
-        self, judge: Session, make_classifier: object
+        self, judge: Session, make_classifier: Callable[..., Path]
     ) -> None:
         predict(judge, numbered(50))
         first = answers(judge, "probability")
-        register(judge, make_classifier(), "2" * 32)  # type: ignore[operator]
+        register(judge, make_classifier(positions=48), "2" * 32)  # other weights
         with network(judge) as rows:
             predict(judge, numbered(50))
         assert sum(rows) == 50

@@ -211,7 +211,9 @@ def _materialize(
     with progress.reporting_to(listener) if asked is progress.SILENT else nullcontext():
         try:
             checks.guard(node, expectations, made_in_this_run, runtime)
+            started = time.perf_counter()
             outcome = _BODIES[node.kind](node, runtime)
+            outcome.facts.setdefault("seconds", round(time.perf_counter() - started, 3))  # for later plans
             if node.kind in RELATIONS:
                 _hold_against(expectations.get(node.key, ()), outcome, runtime)
             columns = [column.name for column in outcome.columns or ()]

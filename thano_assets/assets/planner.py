@@ -430,12 +430,20 @@ class Workbench:
         node = planned.node
         record = self.record(node.key)
         if not planned.made:
-            return replace(planned, rows=record.rows if record else None, seconds=0.0)
+            again = node.key in planning.made  # by an earlier statement
+            return replace(
+                planned,
+                rows=self.counts.get(node.key) if again else record.rows if record else None,
+                seconds=0.0,
+            )
         if node.kind in (NodeKind.TABLE, NodeKind.TRAINING_SET):
             planning.version(node.key)  # tries it out, and so counts
         rows = self._rows(node, planning)
         seconds = record.seconds if record else None
         before = record.details.get("rows_run") if record else None
+        if node.kind is NodeKind.MODEL:
+            trained_on = self.record((NodeKind.TRAINING_SET.value, node.name))
+            before = trained_on.rows if trained_on else None
         if seconds is not None and rows is not None and isinstance(before, int) and before > 0:
             seconds = round(seconds * rows / before, 1)
         return replace(planned, rows=rows, seconds=seconds)

@@ -27,6 +27,7 @@ from thano_assets.errors import (
     UnknownTable,
     did_you_mean,
 )
+from thano_assets.resources.registry import VERDICT_TAG
 from thano_assets.resources.warehouse import Column, describe, literal, quote
 from thano_assets.sql.promotion import Comparison, Condition, condition_of
 from thano_assets.sql.statements import BuildModel, FitModel
@@ -40,7 +41,7 @@ CHECK = "promotion"
 #: Data version of a model none of whose versions answers.
 NO_CHAMPION = "no champion"
 #: Tags of a version: ``promoted`` or ``not promoted``, and the sentence that says why.
-DECISION_TAG, REASON_TAG = "thano.promotion", "thano.promotion_reason"
+DECISION_TAG, REASON_TAG = "thano.promotion", VERDICT_TAG
 PROMOTED, NOT_PROMOTED = "promoted", "not promoted"
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from thano_assets.session import Result, Session
     from thano_assets.sql import Statement
 
+#: Columns of a kind of result that are sentences: shown whole.
+WRAPPED = {"PLAN": ("reason",), "SHOW RUNS": ("error",), "SHOW VERSIONS": ("why",)}
 # Quoted text is matched first, so that comment marks inside it stay.
 _QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 
@@ -82,7 +84,7 @@ class Terminal:
 
         rows = result.table if max_rows is None else result.head(max_rows)
         if rows is not None:
-            show_table(rows, self.console, result.row_count)
+            show_table(rows, self.console, result.row_count, WRAPPED.get(result.kind, ()))
         # The table's own last line already has the number of rows.
         counted = rows is not None and result.summary == count(result.row_count or 0, "row")
         self.say(result, summary=not counted)

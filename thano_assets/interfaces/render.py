@@ -10,7 +10,7 @@ import datetime as dt
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
@@ -99,10 +99,16 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def data_table(table: pa.Table, console: Console, total: int | None = None) -> tuple[Table, str]:
+def data_table(
+    table: pa.Table, console: Console, total: int | None = None, wrapped: Collection[str] = ()
+) -> tuple[Table, str]:
     """``table`` fitted to the console, and the line of counts.
 
-    ``total`` is how many rows there are where ``table`` has only the first of them.
+    Args:
+        table: The rows.
+        console: Where they are drawn.
+        total: How many rows there are where ``table`` has only the first of them.
+        wrapped: Columns whose long texts go on in the next line, instead of being cut.
     """
     values = [column.to_pylist() for column in table.columns]
     cells = [[cell_text(value) for value in column] for column in values]
@@ -120,8 +126,8 @@ def data_table(table: pa.Table, console: Console, total: int | None = None) -> t
         drawn.add_column(
             Text(names[index], style="bold"),
             width=width,
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=names[index] not in wrapped,
+            overflow="fold" if names[index] in wrapped else "ellipsis",
             justify="right" if is_number(table.schema.field(index).type) else "left",
         )
     for row in range(table.num_rows):
@@ -168,12 +174,14 @@ def fit(natural: Sequence[int], width: int) -> tuple[list[int], list[int]]:
     return shown, widths
 
 
-def show_table(table: pa.Table, console: Console, total: int | None = None) -> None:
+def show_table(
+    table: pa.Table, console: Console, total: int | None = None, wrapped: Collection[str] = ()
+) -> None:
     """Draw ``table`` and, under it, how many rows (``total``, or its own) and columns there are."""
     if table.num_rows == 1 and (total or 1) == 1 and _is_wide(table, console.width):
         show_record(table, console)
         return
-    drawn, counts = data_table(table, console, total)
+    drawn, counts = data_table(table, console, total, wrapped)
     if table.num_columns:
         console.print(drawn)
     console.print(Text(counts, style="dim"), soft_wrap=True)

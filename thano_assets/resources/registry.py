@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 _WORKSPACE_TAG = "thano.workspace"
 _MODEL_TAG = "thano.model"
+#: Tag of a version: the sentence that says why it was promoted or not.
+VERDICT_TAG = "thano.promotion_reason"
 
 
 class Registry:
@@ -336,12 +338,17 @@ class Registry:
             return promoted
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
-        """Set tags of a version and of the run that made it."""
+        """Set tags of a version and of the run that made it; why it answers or not also heads its description."""
         from .mlflow_model import quiet
 
         if not tags:
             return
         with quiet():
+            if verdict := tags.get(VERDICT_TAG):
+                before = version.description.split("\n\n") if version.description else []
+                kept = [part for part in before if not part.startswith("> ")]
+                description = "\n\n".join([f"> {verdict}", *kept])
+                self.client.update_model_version(version.name, str(version.version), description)
             for key, value in cut(tags, RUN_TAG_LENGTH).items():
                 self.client.set_model_version_tag(version.name, str(version.version), key, value)
                 if version.run_id:
