@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Catalog, EntryKind
 from thano_assets.errors import UnknownTable, did_you_mean
-from thano_assets.graph import Graph, Node, NodeKind
+from thano_assets.graph import Graph, Node, NodeKind, Record
 from thano_assets.graph.build import Key
 from thano_assets.sql.statements import ShowLineage
 
@@ -71,7 +71,7 @@ def lineage(statement: ShowLineage, runtime: Runtime, runner: Runner, catalog: C
                 "time": record.time.replace(tzinfo=None) if record else None,
                 "rows": record.rows if record else None,
                 "files": ", ".join(files) if isinstance(files, dict) else None,
-                "model_version": int(version.version) if version else None,
+                "model_version": int(version.version) if version else _answered_by(record),
                 "mlflow_run_id": version.run_id if version else None,
                 "out_of_date": reasons.get(node.key),
             }
@@ -89,6 +89,12 @@ def lineage(statement: ShowLineage, runtime: Runtime, runner: Runner, catalog: C
         ]
     )
     return pa.Table.from_pylist(rows, schema)
+
+
+def _answered_by(record: Record | None) -> int | None:
+    """The version of the model that a prediction or evaluation has its answers from."""
+    number = record.details.get("version") if record else None
+    return number if isinstance(number, int) else None
 
 
 def _version(node: Node, runtime: Runtime) -> ModelVersion | None:

@@ -173,7 +173,7 @@ class ScriptPlanner:
         near = step.own | set(bound.targets)
         near |= {read for key in near if key in bound.graph.nodes for read in bound.graph.nodes[key].reads}
         return [
-            self._workbench.measured(one, self._planning)
+            self._workbench.measured(one, self._planning, incremental=step.incremental)
             for one in step.planned
             if one.made or one.node.key in near
         ]

@@ -410,6 +410,9 @@ def test_a_promotion_by_hand_refreshes_what_the_model_answered(session: Session)
 def test_a_version_that_was_trained_from_the_very_same_answers_again_untrained(session: Session) -> None:
     versions = len(session._runtime.registry.versions("m"))
     run(session, SCRIPT.replace("seed=7)", "seed=7, learning_rate=0.01)"))
+    assert planned(session, SCRIPT)["models/m"] == (
+        "learning_rate changed from 0.01 to None; version 1 was trained from the very same"
+    )
     assert run(session, SCRIPT)[0] == "models/m"
     registry = session._runtime.registry
     assert len(registry.versions("m")) == versions + 1

@@ -20,7 +20,7 @@ from thano_assets.assets.runtime import Runtime
 from thano_assets.assets.training_sets import TrainingSet, identity_of, training_rows
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Mode, Node, NodeKind, PlannedAsset, Planning, Record
-from thano_assets.graph.build import Key
+from thano_assets.graph.build import JUDGING_OPTIONS, Key
 from thano_assets.graph.plan import downstream
 from thano_assets.graph.reasons import RowChange, file_change, statement_changes
 from thano_assets.resources.digests import FileDigests
@@ -231,8 +231,8 @@ class Workbench:
                     return self._try_table(node)
                 case NodeKind.TRAINING_SET:
                     return self._try_training_set(node)
-                case NodeKind.MODEL:
-                    return self._trained_before(node, version)
+                case NodeKind.MODEL if not node.entry.statement.options.keys() & JUDGING_OPTIONS:
+                    return data_version(self._trained_before(node, version))
         except Exception as error:  # whatever is wrong with files and queries, running tells it in its words
             if not isinstance(error, ThanoError) and not _of_duckdb(error):
                 raise
@@ -245,21 +245,17 @@ class Workbench:
             self._shadowed.discard(key[1])
             self._open.execute(f"DROP TABLE IF EXISTS temp.{quote(key[1])}")
 
-    def _trained_before(self, node: Node, version: Callable[[Key], str | None]) -> str | None:
-        """The version that was trained from the very same, and answers again without being trained."""
+    def _trained_before(self, node: Node, version: Callable[[Key], str | None]) -> ModelVersion | None:
+        """The version that was trained from the very same, and is used again instead of being trained."""
         from thano_assets.assets.training import training_fingerprint
 
         statement = node.entry.statement
         rows = version((NodeKind.TRAINING_SET.value, node.name))
-        if not isinstance(statement, BuildModel) or rows is None or "promote_if" in statement.options:
-            return None
-        if "evaluate_on" in statement.options:
+        if not isinstance(statement, BuildModel) or rows is None:
             return None
         wanted = training_fingerprint(node, rows, node.content, None)
-        for known in self._runtime.registry.versions(node.name):
-            if known.tags.get("thano.fingerprint") == wanted:
-                return data_version(known)
-        return None
+        versions = self._runtime.registry.versions(node.name)
+        return next((one for one in versions if one.tags.get("thano.fingerprint") == wanted), None)
 
     def _try_table(self, node: Node) -> str:
         connection = self._open
@@ -425,7 +421,9 @@ class Workbench:
 
     # -- how much ------------------------------------------------------------------------------
 
-    def measured(self, planned: PlannedAsset, planning: Planning) -> PlannedAsset:
+    def measured(
+        self, planned: PlannedAsset, planning: Planning, *, incremental: bool = True
+    ) -> PlannedAsset:
         """``planned`` with its rows and an estimate of its seconds, as far as they are known."""
         node = planned.node
         record = self.record(node.key)
@@ -439,6 +437,11 @@ class Workbench:
         if node.kind in (NodeKind.TABLE, NodeKind.TRAINING_SET):
             planning.version(node.key)  # tries it out, and so counts
         rows = self._rows(node, planning)
+        if node.kind is NodeKind.MODEL and incremental:
+            same = self._trained_before(node, planning.version)
+            if same is not None:
+                why = f"{planned.reason}; version {same.version} was trained from the very same"
+                return replace(planned, reason=why, rows=0, seconds=None)
         seconds = record.seconds if record else None
         before = record.details.get("rows_run") if record else None
         if node.kind is NodeKind.MODEL:

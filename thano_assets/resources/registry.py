@@ -338,7 +338,7 @@ class Registry:
             return promoted
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
-        """Set tags of a version and of the run that made it; why it answers or not also heads its description."""
+        """Set tags of a version and of the run that made it; the verdict also heads its description."""
         from .mlflow_model import quiet
 
         if not tags:
