@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,23 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         "DAGSTER_HOME",
     ):
         monkeypatch.delenv(name, raising=False)
+
+
+_LARGE = ("dagster", "mlflow", "torch", "transformers")
+
+
+@pytest.fixture(scope="session")
+def _thawed_at_the_end() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _libraries_are_not_looked_through(_thawed_at_the_end: None) -> None:
+    """Accelerate collects garbage after each training: with these libraries' objects that takes a second."""
+    if not gc.get_freeze_count() and all(name in sys.modules for name in _LARGE):
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dagster as dg
 
 from thano_assets.assets.factory import build_definitions
-from thano_assets.assets.planner import observed
+from thano_assets.assets.observation import observed
 from thano_assets.assets.schedules import schedules, watchers
 from thano_assets.catalog import catalog_of
 from thano_assets.graph import Graph

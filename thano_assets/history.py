@@ -36,7 +36,8 @@ def lineage(statement: ShowLineage, runtime: Runtime, runner: Runner, catalog: C
     """
     import pyarrow as pa
 
-    from thano_assets.assets.planner import Workbench, observed
+    from thano_assets.assets.observation import observed
+    from thano_assets.assets.planner import Workbench
     from thano_assets.graph import Mode, Planning
     from thano_assets.graph.plan import upstream
 

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from thano_assets.assets.planner import Observer, Workbench
+from thano_assets.assets.observation import Observer
+from thano_assets.assets.planner import Workbench
 from thano_assets.assets.runtime import Runtime
 from thano_assets.binding import Bound, bind
 from thano_assets.catalog import Entry, entry_of

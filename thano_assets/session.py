@@ -311,7 +311,7 @@ class Session:
 
     def _make(self, step: Step) -> Result:
         """Materialize what the step plans, in one Dagster run."""
-        from thano_assets.assets.planner import with_base
+        from thano_assets.assets.observation import with_base
 
         bound, statement = step.bound, step.statement
         assert bound is not None
@@ -505,7 +505,8 @@ class Session:
 
     @contextmanager
     def _script_planner(self) -> Iterator[ScriptPlanner]:
-        from thano_assets.assets.planner import Observer, Workbench
+        from thano_assets.assets.observation import Observer
+        from thano_assets.assets.planner import Workbench
         from thano_assets.scripts import ScriptPlanner
 
         def records(keys: Iterable[Key]) -> dict[Key, Record]:

@@ -97,7 +97,7 @@ def marked(session: Session) -> set[str]:
     from dagster._core.loader import LoadingContextForTest
 
     from thano_assets.assets.factory import build_definitions
-    from thano_assets.assets.planner import observed
+    from thano_assets.assets.observation import observed
     from thano_assets.graph import Graph
     from thano_assets.resources.dagster import resources_for
 

@@ -1,8 +1,7 @@
 """What plans ask about the world: files, tables, models, and what a change would lead to.
 
-A changed file is read, and the tables and training sets that hang on it are computed in temporary
-tables beside the warehouse's own. So a plan knows which rows change, and where a change ends: a file
-whose rows were only put in another order trains nothing.
+A changed file is read, and the tables and training sets that hang on it are tried out. So a plan knows
+which rows change, and where a change ends: a file whose rows were only put in another order trains nothing.
 """
 
 from __future__ import annotations
@@ -14,96 +13,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thano_assets.assets import raw
+from thano_assets.assets.observation import observed
 from thano_assets.assets.promotion import NO_CHAMPION
-from thano_assets.assets.relations import find_column, prepare, text_column
+from thano_assets.assets.relations import prepare, text_column
 from thano_assets.assets.runtime import Runtime
-from thano_assets.assets.training_sets import TrainingSet, identity_of, training_rows
+from thano_assets.assets.training_sets import TrainingSet
+from thano_assets.assets.trial import Trial
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Mode, Node, NodeKind, PlannedAsset, Planning, Record
 from thano_assets.graph.build import JUDGING_OPTIONS, Key
 from thano_assets.graph.plan import downstream
-from thano_assets.graph.reasons import RowChange, file_change, statement_changes
-from thano_assets.resources.digests import FileDigests
-from thano_assets.resources.files import TypesGuessedWrong
-from thano_assets.resources.warehouse import describe, literal, quote
+from thano_assets.graph.reasons import file_change, statement_changes
+from thano_assets.resources.warehouse import describe
 from thano_assets.resources.workspace import Workspace
-from thano_assets.sql.statements import BuildModel, Copy, CreateTableAs, Evaluate, FitModel, Predict, Query
+from thano_assets.sql.statements import BuildModel, CreateTableAs, Evaluate, Predict
 
 if TYPE_CHECKING:
-    import duckdb
-
     from thano_assets.resources.registry import ModelVersion
 
 #: Files above this size, in bytes, are not read only to tell how many of their rows changed.
 COUNTED_BYTES = 256 * 1024 * 1024
 
 _PINNED = re.compile(r"(?s)(.*) (?:VERSION (\d+)|@(.+))")
-
-
-class Observer:
-    """Finds the content that assets read from outside the graph: files, base models.
-
-    Nothing is asked of a network: a base model counts as what lies on this machine.
-    """
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._digests = FileDigests(workspace.snapshots / ".file-digests.json")
-        self._bases: dict[tuple[str, bool, str | None], str] = {}
-
-    def observe(self, graph: Graph) -> Graph:
-        """Give the nodes of ``graph`` their content, as it is now; returns ``graph``."""
-        for key, node in graph.nodes.items():
-            statement = node.entry.statement
-            if node.kind is NodeKind.RAW:
-                content = raw.content_of(node.entry, self._workspace, self._digests.of)
-            elif node.kind is NodeKind.MODEL and isinstance(statement, BuildModel):
-                content = self._base(statement)
-            else:
-                continue
-            graph.nodes[key] = replace(node, content=content)
-        self._digests.save()
-        return graph
-
-    def _base(self, statement: BuildModel) -> str:
-        from thano_assets.resources import base_models
-
-        asked = (statement.base, statement.base_quoted, statement.options.get("base_revision"))
-        if asked not in self._bases:
-            try:
-                self._bases[asked] = base_models.resolve(
-                    asked[0], quoted=asked[1], revision=asked[2], workspace=self._workspace, network=False
-                ).identity
-            except ThanoError:
-                self._bases[asked] = "not on this machine"
-        return self._bases[asked]
-
-
-def observed(graph: Graph, workspace: Workspace) -> Graph:
-    """Give the nodes of ``graph`` the content that they read from outside it; returns ``graph``."""
-    return Observer(workspace).observe(graph)
-
-
-def with_base(node: Node, workspace: Workspace) -> Node:
-    """``node``, a model that is about to be trained, with the base model that its training will take.
-
-    Unlike a plan, a training asks the hub where nothing nearer has the base.
-    """
-    from thano_assets.resources import base_models
-
-    statement = node.entry.statement
-    if node.kind is not NodeKind.MODEL or not isinstance(statement, BuildModel):
-        return node
-    try:
-        base = base_models.resolve(
-            statement.base,
-            quoted=statement.base_quoted,
-            revision=statement.options.get("base_revision"),
-            workspace=workspace,
-        )
-    except ThanoError:  # the training says it
-        return node
-    return replace(node, content=base.identity)
 
 
 class Workbench:
@@ -123,30 +54,25 @@ class Workbench:
         self._count_rows = rows
         self._records: dict[Key, Record | None] = {}
         self._champions: dict[str, ModelVersion | None] = {}
-        self._changes: dict[Key, RowChange | None] = {}
-        self._shadowed: set[str] = set()
         self._tables: set[str] = set()
-        self._connection: duckdb.DuckDBPyConnection | None = None
-        #: Rows of the tables and training sets that were tried out.
-        self.counts: dict[Key, int] = {}
+        self._opened: Trial | None = None
 
     @contextmanager
     def opened(self) -> Iterator[Workbench]:
         """Hold one reading connection to the warehouse; what is tried out on it vanishes with it."""
         with self._runtime.warehouse.read() as connection:
-            self._connection = connection
             self._tables = {
                 row[0].casefold()
                 for row in connection.execute(
                     "SELECT table_name FROM duckdb_tables() WHERE NOT temporary"
                 ).fetchall()
             }
+            self._opened = Trial(self._runtime, connection)
             try:
                 yield self
             finally:
-                for name in self._shadowed:
-                    connection.execute(f"DROP TABLE IF EXISTS temp.{quote(name)}")
-                self._connection = None
+                self._opened.close()
+                self._opened = None
 
     def prefetch(self, keys: Iterable[Key]) -> None:
         """Read the records of ``keys`` together."""
@@ -228,9 +154,11 @@ class Workbench:
                 case NodeKind.RAW:
                     return node.content
                 case NodeKind.TABLE:
-                    return self._try_table(node)
+                    return self._trial.table(node)
                 case NodeKind.TRAINING_SET:
-                    return self._try_training_set(node)
+                    record = self.record(node.key)
+                    before = record.details.get("training_set") if record else None
+                    return self._trial.training_set(node, before)
                 case NodeKind.MODEL if not node.entry.statement.options.keys() & JUDGING_OPTIONS:
                     return data_version(self._trained_before(node, version))
         except Exception as error:  # whatever is wrong with files and queries, running tells it in its words
@@ -240,10 +168,8 @@ class Workbench:
 
     def restored(self, key: Key) -> None:
         """Take ``key`` as it is again, after it was tried out."""
-        self._changes.pop(key, None)
-        if key[1] in self._shadowed and key[0] != NodeKind.RAW:
-            self._shadowed.discard(key[1])
-            self._open.execute(f"DROP TABLE IF EXISTS temp.{quote(key[1])}")
+        if key[0] != NodeKind.RAW:
+            self._trial.undo(key)
 
     def _trained_before(self, node: Node, version: Callable[[Key], str | None]) -> ModelVersion | None:
         """The version that was trained from the very same, and is used again instead of being trained."""
@@ -257,74 +183,10 @@ class Workbench:
         versions = self._runtime.registry.versions(node.name)
         return next((one for one in versions if one.tags.get("thano.fingerprint") == wanted), None)
 
-    def _try_table(self, node: Node) -> str:
-        connection = self._open
-        try:
-            self._make_shadow(node, thorough=False)
-        except TypesGuessedWrong:
-            self._make_shadow(node, thorough=True)
-        self._shadowed.add(node.name)
-        shadow = f"temp.{quote(node.name)}"
-        self.counts[node.key] = _count(connection, shadow)
-        self._changes.pop(node.key, None)
-        return self._runtime.warehouse.fingerprint(connection, f"SELECT * FROM {shadow}")
-
-    def _make_shadow(self, node: Node, *, thorough: bool) -> None:
-        """Make the table as a temporary one; it goes by the same name, so later queries see it first."""
-        import duckdb
-
-        from thano_assets.resources.files import raw_source
-
-        connection, runtime = self._open, self._runtime
-        shadow = f"temp.{quote(node.name)}"
-        for number, statement in enumerate(node.entry.statements):
-            if isinstance(statement, Copy):
-                source = raw_source(runtime.workspace, path=statement.path, rows_json=statement.rows_json)
-                source = source.thorough() if thorough else source
-                try:
-                    relation = source.relation(connection)
-                    if number:
-                        connection.execute(f"INSERT INTO {shadow} BY NAME {relation}")
-                    else:
-                        connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(node.name)} AS {relation}")
-                except duckdb.Error as error:
-                    raise source.explain(error) from None
-            elif isinstance(statement, CreateTableAs) and isinstance(statement.body, Query):
-                sql = prepare(statement.body, connection, runtime)
-                connection.execute(f"CREATE OR REPLACE TEMP TABLE {quote(node.name)} AS {sql}")
-
-    def _try_training_set(self, node: Node) -> str:
-        statement = node.entry.statement
-        assert isinstance(statement, (BuildModel, FitModel))
-        connection = self._open
-        sql = f"({prepare(statement.query, connection, self._runtime)})"
-        columns = describe(connection, sql)
-        text, label = text_column(columns, statement), find_column(columns, statement, "label_col")
-        rows = training_rows(sql, text, label)
-        self.counts[node.key] = _count(connection, f"({rows})")
-        self._changes[node.key] = self._training_change(node, rows)
-        fingerprint = self._runtime.warehouse.fingerprint(connection, rows)
-        return identity_of(fingerprint, text.name, label.name, label.type)
-
-    def _training_change(self, node: Node, rows: str) -> RowChange | None:
-        record = self.record(node.key)
-        workspace = self._runtime.workspace
-        try:
-            before = TrainingSet.load(
-                workspace, node.name, (record.details if record else {}).get("training_set")
-            )
-        except ThanoError:
-            return None
-        snapshot = before.snapshot(workspace)
-        if not snapshot.is_file():
-            return None
-        old = f"SELECT * FROM read_parquet({literal(str(snapshot))})"
-        return _difference(self._open, old, rows)
-
     @property
-    def _open(self) -> duckdb.DuckDBPyConnection:
-        assert self._connection is not None, "use it inside opened()"
-        return self._connection
+    def _trial(self) -> Trial:
+        assert self._opened is not None, "use it inside opened()"
+        return self._opened
 
     # -- in words ------------------------------------------------------------------------------
 
@@ -362,11 +224,11 @@ class Workbench:
         if read[0] == NodeKind.RAW:
             return self._rows_of_file(node, read)
         if read[0] == NodeKind.TRAINING_SET:
-            change = self._changes.get(read)
+            change = self._trial.change(read)
             if change is not None and not any((change.added, change.removed, change.columns)):
                 return "the names or the label type of the training set changed"
             return change.of("the training set") if change is not None else "the training rows changed"
-        change = self.row_change(read) if self._count_rows else None
+        change = self._trial.change(read) if self._count_rows else None
         return change.of(name) if change is not None else f"{name} changed"
 
     def _rows_of_file(self, node: Node, read: Key) -> str:
@@ -385,30 +247,10 @@ class Workbench:
             what = "the files"
         if not self._count_rows or sum(source.bytes for source in sources) > COUNTED_BYTES:
             return f"{what} changed"
-        if node.name not in self._shadowed and self.foretold(node, lambda key: None) is None:
+        if not self._trial.has(node.name) and self.foretold(node, lambda key: None) is None:
             return f"{what} changed"
-        change = self.row_change(node.key)
+        change = self._trial.change(node.key)
         return change.of(what) if change is not None else f"{what} changed"
-
-    def row_change(self, key: Key) -> RowChange | None:
-        """How the rows of a table will differ; ``None`` where it was not tried out or is new."""
-        if key not in self._changes:
-            self._changes[key] = self._table_change(key[1])
-        return self._changes[key]
-
-    def _table_change(self, name: str) -> RowChange | None:
-        if name not in self._shadowed or name.casefold() not in self._tables:
-            return None
-        place = self._open.execute(
-            "SELECT database_name, schema_name FROM duckdb_tables() "
-            "WHERE NOT temporary AND lower(table_name) = lower(?) "
-            "ORDER BY database_name <> current_database()",
-            [name],
-        ).fetchall()
-        if not place:
-            return None
-        kept = ".".join(quote(part) for part in (*place[0], name))
-        return _difference(self._open, f"SELECT * FROM {kept}", f"SELECT * FROM temp.{quote(name)}")
 
     def _model_change(self, name: str, then: str | None, now: str) -> str:
         parts = _PINNED.fullmatch(name)
@@ -431,7 +273,7 @@ class Workbench:
             again = node.key in planning.made  # by an earlier statement
             return replace(
                 planned,
-                rows=self.counts.get(node.key) if again else record.rows if record else None,
+                rows=self._trial.counts.get(node.key) if again else record.rows if record else None,
                 seconds=0.0,
             )
         if node.kind in (NodeKind.TABLE, NodeKind.TRAINING_SET):
@@ -455,10 +297,10 @@ class Workbench:
         if node.kind is NodeKind.MODEL:
             key = (NodeKind.TRAINING_SET.value, node.name)
             record = self.record(key)
-            return self.counts.get(key, record.rows if record and key not in planning.made else None)
+            return self._trial.counts.get(key, record.rows if record and key not in planning.made else None)
         if node.kind in (NodeKind.PREDICTION, NodeKind.EVALUATION):
             return self._rows_to_run(node, planning)
-        return self.counts.get(node.key)
+        return self._trial.counts.get(node.key)
 
     def _rows_to_run(self, node: Node, planning: Planning) -> int | None:
         """Texts that the model has not seen yet, where model and tables are known before the run."""
@@ -472,15 +314,15 @@ class Workbench:
         try:
             if any(read in planning.made and planning.version(read) is None for read in tables):
                 return None
-            sql = prepare(body.query, self._open, self._runtime)
+            sql = prepare(body.query, self._trial.connection, self._runtime)
             if any(read in planning.made for read in node.reads if read not in tables):
-                return _count(self._open, f"({sql})")
+                return self._trial.count(f"({sql})")
             ref = body.model
             version = self._runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
             if version is None:
                 return None
-            text = text_column(describe(self._open, f"({sql})"), body)
-            return unanswered(self._open, sql, text.name, version, self._runtime.workspace)
+            text = text_column(describe(self._trial.connection, f"({sql})"), body)
+            return unanswered(self._trial.connection, sql, text.name, version, self._runtime.workspace)
         except Exception as error:  # the run tells it in its own words
             if not isinstance(error, ThanoError) and not _of_duckdb(error):
                 raise
@@ -500,7 +342,7 @@ def due(workspace: Workspace, targets: list[Key], *, descendants: bool = False) 
     from thano_assets.resources.dagster import resources_for
 
     runtime = Runtime.of(workspace)
-    graph = Observer(workspace).observe(Graph(catalog_of(workspace).entries()))
+    graph = observed(Graph(catalog_of(workspace).entries()), workspace)
     wanted = downstream(graph, targets) if descendants else [key for key in targets if key in graph.nodes]
     runner = Runner(workspace, resources_for(workspace))
     try:
@@ -509,26 +351,6 @@ def due(workspace: Workspace, targets: list[Key], *, descendants: bool = False) 
             return Planning(workbench).plan(graph, wanted, Mode.INCREMENTAL)
     finally:
         runner.close()
-
-
-def _difference(connection: duckdb.DuckDBPyConnection, old: str, new: str) -> RowChange:
-    """Rows that came and rows that went, counted as in two bags."""
-    before, after = describe(connection, f"({old})"), describe(connection, f"({new})")
-    if set(before) != set(after):
-        names = [column.name for column in (*before, *after)]
-        changed = set(names) - {c.name for c in set(before) & set(after)}
-        return RowChange(columns=tuple(dict.fromkeys(name for name in names if name in changed)))
-    columns = ", ".join(quote(column.name) for column in before)
-    row = connection.execute(
-        "SELECT sum(greatest(n, 0)), sum(greatest(-n, 0)) FROM (SELECT sum(n) AS n FROM ("
-        f"SELECT hash({columns}) AS h, 1 AS n FROM ({new}) UNION ALL SELECT hash({columns}), -1 FROM ({old})"
-        ") GROUP BY h)"
-    ).fetchall()[0]
-    return RowChange(added=int(row[0] or 0), removed=int(row[1] or 0))
-
-
-def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
-    return int(connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])
 
 
 def data_version(version: ModelVersion | None) -> str | None:

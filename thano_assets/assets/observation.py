@@ -1,0 +1,81 @@
+"""What assets read from outside the graph, as it is now: the bytes of files, the weights of base models.
+
+It is part of the code versions of the assets, so that Dagster's marks see it change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from thano_assets.assets import raw
+from thano_assets.errors import ThanoError
+from thano_assets.graph import Graph, Node, NodeKind
+from thano_assets.resources.digests import FileDigests
+from thano_assets.resources.workspace import Workspace
+from thano_assets.sql.statements import BuildModel
+
+
+class Observer:
+    """Finds the content that assets read from outside the graph: files, base models.
+
+    Nothing is asked of a network: a base model counts as what lies on this machine.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._digests = FileDigests(workspace.snapshots / ".file-digests.json")
+        self._bases: dict[tuple[str, bool, str | None], str] = {}
+
+    def observe(self, graph: Graph) -> Graph:
+        """Give the nodes of ``graph`` their content, as it is now; returns ``graph``."""
+        for key, node in graph.nodes.items():
+            statement = node.entry.statement
+            if node.kind is NodeKind.RAW:
+                content = raw.content_of(node.entry, self._workspace, self._digests.of)
+            elif node.kind is NodeKind.MODEL and isinstance(statement, BuildModel):
+                content = self._base(statement)
+            else:
+                continue
+            graph.nodes[key] = replace(node, content=content)
+        self._digests.save()
+        return graph
+
+    def _base(self, statement: BuildModel) -> str:
+        from thano_assets.resources import base_models
+
+        asked = (statement.base, statement.base_quoted, statement.options.get("base_revision"))
+        if asked not in self._bases:
+            try:
+                self._bases[asked] = base_models.resolve(
+                    asked[0], quoted=asked[1], revision=asked[2], workspace=self._workspace, network=False
+                ).identity
+            except ThanoError:
+                self._bases[asked] = "not on this machine"
+        return self._bases[asked]
+
+
+def observed(graph: Graph, workspace: Workspace) -> Graph:
+    """Give the nodes of ``graph`` the content that they read from outside it; returns ``graph``."""
+    return Observer(workspace).observe(graph)
+
+
+def with_base(node: Node, workspace: Workspace) -> Node:
+    """``node``, a model that is about to be trained, with the base model that its training will take.
+
+    Unlike a plan, a training asks the hub where nothing nearer has the base.
+    """
+    from thano_assets.resources import base_models
+
+    statement = node.entry.statement
+    if node.kind is not NodeKind.MODEL or not isinstance(statement, BuildModel):
+        return node
+    try:
+        base = base_models.resolve(
+            statement.base,
+            quoted=statement.base_quoted,
+            revision=statement.options.get("base_revision"),
+            workspace=workspace,
+        )
+    except ThanoError:  # the training says it
+        return node
+    return replace(node, content=base.identity)
