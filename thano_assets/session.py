@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Self
 
 from thano_assets import progress as progress_module
 from thano_assets.binding import check_names, check_served, parts, preflight
-from thano_assets.catalog import EntryKind, catalog_of, entry_of
+from thano_assets.catalog import catalog_of, entry_of
 from thano_assets.catalog.entries import nested_names
-from thano_assets.errors import ThanoError, UnknownDataset, UnknownModel, UnknownTable, did_you_mean
+from thano_assets.errors import ThanoError, UnknownDataset, did_you_mean
 from thano_assets.graph import Action, Mode, NodeKind, Record
 from thano_assets.graph.build import Key
 from thano_assets.progress import Progress
@@ -190,10 +190,16 @@ class Session:
                     row_count=rows.num_rows,
                     rows=rows,
                 )
-            case DropTable():
-                return self._drop_table(statement)
-            case DeleteModel(version=None):
-                return self._delete_model(statement)
+            case DropTable() | DeleteModel(version=None):
+                from thano_assets import removal
+
+                there = (self._runtime, self._open_runner, self.catalog)
+                if isinstance(statement, DropTable):
+                    result = removal.drop_table(statement, *there)
+                else:
+                    result = removal.delete_model(statement, *there)
+                self._tell_user_interface()
+                return result
             case ShowCreate():
                 return self._show_create(statement)
             case ShowVersions():
@@ -394,72 +400,6 @@ class Session:
         with self._runtime.warehouse.read() as connection:
             limit = "" if count is None else f" LIMIT {count}"
             return connection.sql(f"SELECT * FROM {quote(name)}{limit}").to_arrow_table()
-
-    def _drop_table(self, statement: DropTable) -> Result:
-        from thano_assets.expectations import forget
-
-        entry = self.catalog.relation(statement.name)
-        runtime = self._runtime
-        there = runtime.warehouse.exists(statement.name)
-        if entry is None and not there:
-            if statement.if_exists:
-                return Result(statement.kind, statement.text, f"there is no table {statement.name}")
-            known = [table.name for table in runtime.warehouse.tables()]
-            raise UnknownTable(
-                f"There is no table {statement.name}.", hint=did_you_mean(statement.name, known, "tables")
-            ).at(statement.source, statement.name_span.start, len(statement.name))
-        if there:
-            runtime.warehouse.drop(statement.name)
-        result = Result(statement.kind, statement.text, f"table {statement.name} dropped")
-        if entry is not None:
-            readers = self._readers((entry.kind.value, entry.name))
-            self.catalog.remove(entry.kind, entry.name)
-            forget(entry.name, self.catalog)
-            self._open_runner().forget([(entry.kind.value, entry.name), (NodeKind.RAW.value, entry.name)])
-            if readers:
-                result.warnings.append(f"{', '.join(readers)} read it and cannot be made again without it.")
-            self._tell_user_interface()
-        return result
-
-    def _delete_model(self, statement: DeleteModel) -> Result:
-        from thano_assets.assets import answers
-        from thano_assets.assets.training_sets import TrainingSet
-
-        name, runtime = statement.name, self._runtime
-        entry = self.catalog.model(name)
-        versions = runtime.registry.versions(name)
-        if entry is None and not versions:
-            known = sorted({*runtime.registry.models(), *self.catalog.names(EntryKind.MODEL)})
-            raise UnknownModel(f"There is no model {name}.", hint=did_you_mean(name, known, "models")).at(
-                statement.source, statement.name_span.start, len(name)
-            )
-        if versions:
-            runtime.registry.delete(name)
-            for version in versions:
-                answers.forget(self.workspace, version.data_version)
-        result = Result(
-            statement.kind,
-            statement.text,
-            f"model {name} deleted, {counted(len(versions), 'version')}",
-        )
-        if entry is not None:
-            readers = self._readers((entry.kind.value, entry.name))
-            self.catalog.remove(entry.kind, entry.name)
-            TrainingSet.forget(self.workspace, entry.name)
-            self._open_runner().forget(
-                [(kind.value, entry.name) for kind in (NodeKind.MODEL, NodeKind.TRAINING_SET)]
-            )
-            if readers:
-                result.warnings.append(f"{', '.join(readers)} read it and cannot be made again without it.")
-            self._tell_user_interface()
-        return result
-
-    def _readers(self, key: Key) -> list[str]:
-        from thano_assets.graph import Graph
-
-        return [
-            "/".join(node.key) for node in Graph(self.catalog.entries()).readers(key) if node.name != key[1]
-        ]
 
     def _show_create(self, statement: ShowCreate) -> Result:
         from thano_assets.listings import creation

@@ -1,0 +1,100 @@
+"""DROP TABLE and DELETE MODEL: what goes, and all that is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from thano_assets.assets.runtime import Runtime
+from thano_assets.catalog import Catalog, Entry, EntryKind
+from thano_assets.errors import UnknownModel, UnknownTable, did_you_mean
+from thano_assets.expectations import forget
+from thano_assets.graph import Graph, NodeKind
+from thano_assets.results import Result, counted
+from thano_assets.sql.statements import DeleteModel, DropTable
+
+if TYPE_CHECKING:
+    from thano_assets.assets.runner import Runner
+
+
+def drop_table(
+    statement: DropTable, runtime: Runtime, runner: Callable[[], Runner], catalog: Catalog
+) -> Result:
+    """Drop a table, its statement and what is expected of it.
+
+    Args:
+        statement: The statement.
+        runtime: The workspace's resources.
+        runner: Opens the runner, where Dagster has to forget something.
+        catalog: Of the workspace.
+
+    Raises:
+        UnknownTable: there is none of that name.
+    """
+    entry = catalog.relation(statement.name)
+    there = runtime.warehouse.exists(statement.name)
+    if entry is None and not there:
+        if statement.if_exists:
+            return Result(statement.kind, statement.text, f"there is no table {statement.name}")
+        known = [table.name for table in runtime.warehouse.tables()]
+        raise UnknownTable(
+            f"There is no table {statement.name}.", hint=did_you_mean(statement.name, known, "tables")
+        ).at(statement.source, statement.name_span.start, len(statement.name))
+    if there:
+        runtime.warehouse.drop(statement.name)
+    result = Result(statement.kind, statement.text, f"table {statement.name} dropped")
+    if entry is not None:
+        forget(entry.name, catalog)
+        _forget(entry, NodeKind.RAW, result, runner, catalog)
+    return result
+
+
+def delete_model(
+    statement: DeleteModel, runtime: Runtime, runner: Callable[[], Runner], catalog: Catalog
+) -> Result:
+    """Delete a model with all its versions, its statement and what its versions answered.
+
+    Args:
+        statement: The statement.
+        runtime: The workspace's resources.
+        runner: Opens the runner, where Dagster has to forget something.
+        catalog: Of the workspace.
+
+    Raises:
+        UnknownModel: there is none of that name.
+    """
+    from thano_assets.assets import answers
+    from thano_assets.assets.training_sets import TrainingSet
+
+    name = statement.name
+    entry = catalog.model(name)
+    versions = runtime.registry.versions(name)
+    if entry is None and not versions:
+        known = sorted({*runtime.registry.models(), *catalog.names(EntryKind.MODEL)})
+        raise UnknownModel(f"There is no model {name}.", hint=did_you_mean(name, known, "models")).at(
+            statement.source, statement.name_span.start, len(name)
+        )
+    if versions:
+        runtime.registry.delete(name)
+        for version in versions:
+            answers.forget(runtime.workspace, version.data_version)
+    result = Result(
+        statement.kind, statement.text, f"model {name} deleted, {counted(len(versions), 'version')}"
+    )
+    if entry is not None:
+        TrainingSet.forget(runtime.workspace, entry.name)
+        _forget(entry, NodeKind.TRAINING_SET, result, runner, catalog)
+    return result
+
+
+def _forget(
+    entry: Entry, beside: NodeKind, result: Result, runner: Callable[[], Runner], catalog: Catalog
+) -> None:
+    """Take the entry out of the catalog and its assets out of Dagster's memory, and say who read it."""
+    key = (entry.kind.value, entry.name)
+    graph = Graph(catalog.entries())
+    readers = ["/".join(node.key) for node in graph.readers(key) if node.name != entry.name]
+    catalog.remove(entry.kind, entry.name)
+    runner().forget([key, (beside.value, entry.name)])
+    if readers:
+        result.warnings.append(f"{', '.join(readers)} read it and cannot be made again without it.")
