@@ -34,7 +34,9 @@ from thano_assets.sql.statements import (
     FitModel,
     GetThanosql,
     Predict,
+    PromoteModel,
     QueryStatement,
+    RebuildModel,
     Statement,
 )
 
@@ -138,6 +140,8 @@ class ScriptPlanner:
                 self._plan_assets(step, mode, explain)
             elif isinstance(statement, Expect) and (entry := entry_of(statement)) is not None:
                 self._overlay.put([entry])
+            elif isinstance(statement, PromoteModel | RebuildModel):
+                self._plan_promotion(statement)
             elif isinstance(statement, DropExpect):
                 for entry in meant(statement, self._overlay.expectations(statement.table)):
                     self._overlay.remove(entry.kind, entry.name)
@@ -183,7 +187,7 @@ class ScriptPlanner:
 
     def _plan_assets(self, step: Step, mode: Mode, explain: bool) -> None:
         statement = step.statement
-        own = self._repeated_append(statement) if mode is Mode.INCREMENTAL else None
+        own = self._repeated_append(statement) if mode is not Mode.BY_HAND else None
         present = self._tables | {key[1].casefold() for key in self._planning.made}
         bound = bind(statement, self._overlay, self._models, present, own=own)
         step.bound = bound
@@ -264,6 +268,18 @@ class ScriptPlanner:
         held = sum(part.canonical() == canonical for part in before.statements[1:])
         return before if held >= self._appended[statement.table.casefold(), canonical] else None
 
+    def _plan_promotion(self, statement: PromoteModel | RebuildModel) -> None:
+        """Let what reads the model be compared with the version that will answer."""
+        if isinstance(statement, RebuildModel):
+            version = None
+            if statement.verify:
+                return
+        else:
+            version = self._workbench.version_of(statement.name, statement.version)
+            if version is None:  # there is no such version: running it says so
+                return
+        self._planning.will_answer((NodeKind.MODEL.value, statement.name), version)
+
     def _plan_drop(self, step: Step, mode: Mode) -> None:
         assert step.writes is not None
         space, name = step.writes
@@ -277,7 +293,10 @@ class ScriptPlanner:
                 self._providers.pop(key, None)
             self._overlay.remove(entry.kind, entry.name)
         there = name in (self._tables if space == "relation" else {one.casefold() for one in self._models})
-        self._models = {one for one in self._models if space != "model" or one.casefold() != name}
+        if space == "relation":
+            self._tables.discard(name)
+        else:
+            self._models = {one for one in self._models if one.casefold() != name}
         step.reason = "asked for"
         if mode is not Mode.INCREMENTAL:
             return

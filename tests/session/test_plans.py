@@ -407,6 +407,17 @@ def test_a_promotion_by_hand_refreshes_what_the_model_answered(session: Session)
     assert marked(session) == set()
 
 
+def test_a_promotion_in_a_script_refreshes_what_stands_after_it(session: Session) -> None:
+    run(session, SCRIPT.replace("seed=7)", "seed=7, learning_rate=0.01)"))
+    answers = SCRIPT[
+        SCRIPT.index("CREATE OR REPLACE TABLE answers") : SCRIPT.index("CREATE OR REPLACE TABLE pinned")
+    ]
+    text = f"PROMOTE MODEL m VERSION 1; {answers}"
+    assert planned(session, text) == {"predictions/answers": "version 1 of m answers now, not version 2"}
+    assert run(session, text) == ["predictions/answers"]
+    assert run(session, text) == []
+
+
 def test_a_version_that_was_trained_from_the_very_same_answers_again_untrained(session: Session) -> None:
     versions = len(session._runtime.registry.versions("m"))
     run(session, SCRIPT.replace("seed=7)", "seed=7, learning_rate=0.01)"))
@@ -486,6 +497,12 @@ class TestHazards:
         assert run(session, text) == ["raw/t", "tables/t"]
         assert self.rows(session, "t") == 3
 
+    def test_drop_and_make_if_it_is_not_there(self, session: Session) -> None:
+        text = "DROP TABLE IF EXISTS t; CREATE TABLE IF NOT EXISTS t AS SELECT * FROM test"
+        assert self.twice(session, text) == ["tables/t"]
+        assert run(session, text.replace("FROM test", "FROM train")) == ["tables/t"]
+        assert self.rows(session, "t") == len(ROWS)
+
     def test_make_read_and_drop(self, session: Session) -> None:
         text = (
             "COPY t FROM 'test.csv'; CREATE OR REPLACE TABLE u AS SELECT count(*) AS n FROM t; DROP TABLE t"
@@ -515,6 +532,8 @@ class TestHazards:
         assert run(session, twice) == ["raw/t", "tables/t"]
         assert self.rows(session, "t") == 38
         assert run(session, twice) == []
+        run(session, twice, force=True)
+        assert self.rows(session, "t") == 38
 
     def test_append_with_a_reader_in_between(self, session: Session) -> None:
         text = (

@@ -135,6 +135,10 @@ class Workbench:
         except ThanoError:
             return None
 
+    def version_of(self, model: str, number: int) -> str | None:
+        """The data version of ``model`` when version ``number`` answers; ``None`` where there is none."""
+        return data_version(self._pinned(f"{model} VERSION {number}"))
+
     def parent(self, record: Record) -> str | None:
         """The data version of the version that a FIT MODEL went on from."""
         text = record.details.get("parent")

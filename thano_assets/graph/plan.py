@@ -134,6 +134,7 @@ class Planning:
         #: What an earlier statement of the same plan makes: number of the statement, by key.
         self.made: dict[Key, int] = {}
         self._superseded: dict[Key, int] = {}
+        self._moved: set[Key] = set()
         self._remade: dict[Key, Callable[[], str | None]] = {}
         self._foretold: dict[Key, str | None] = {}
 
@@ -169,7 +170,7 @@ class Planning:
             if one.made:
                 self.made[node.key] = number
                 self.will_make(node)
-            elif node.key not in self.made and node.key in self._remade:
+            elif node.key not in self.made and node.key in self._remade and node.key not in self._moved:
                 self._stays(node.key)
         return planned
 
@@ -193,6 +194,12 @@ class Planning:
         """Take note that ``node`` is made, so that what reads it is compared with its new content."""
         self._foretold.pop(node.key, None)
         self._remade[node.key] = lambda: self._foretell(node)
+
+    def will_answer(self, key: Key, version: str | None) -> None:
+        """Take note that another version of the model ``key`` answers from now on (``None``: a new one)."""
+        self._moved.add(key)
+        self._remade[key] = lambda: version
+        self._foretold.pop(key, None)
 
     def forget(self, key: Key) -> None:
         """Take note that ``key`` is dropped."""

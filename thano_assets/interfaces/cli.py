@@ -223,10 +223,10 @@ Examples:
 @common_options
 @pass_settings
 def run(settings: Settings, files: tuple[str, ...], force: bool, max_rows: int) -> None:
-    """Run the statements of files in order and show each one's progress, first rows and summary.
+    """Run the statements of files in order, and of each only what is out of date (see `thano plan`).
 
-    All files are read and parsed before the first statement runs. The first error stops the run; what was
-    finished before it is kept. `-` reads standard input.
+    All files are read, parsed and planned before the first statement runs. The first error stops the run;
+    what was finished before it is kept. `-` reads standard input.
     """
     scripts = [Script.read(name) for name in files]
     terminal = Terminal()
@@ -304,7 +304,7 @@ Examples:
 @common_options
 @pass_settings
 def plan(settings: Settings, target: str, format_: str) -> None:
-    """Show what running would do, asset by asset and why, without doing it."""
+    """Show what `thano run` would do, asset by asset and why, without doing it."""
     looks_like_a_path = len(target.split()) == 1 and (target.endswith(".sql") or "/" in target)
     script = (
         Script.read(target) if target == "-" or looks_like_a_path or _is_file(target) else Script("", target)
