@@ -14,28 +14,54 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thano_assets.assets import raw
+from thano_assets.assets.embedders import content_of
 from thano_assets.assets.promotion import NO_CHAMPION
 from thano_assets.assets.relations import find_column, prepare, text_column
 from thano_assets.assets.runtime import Runtime
+from thano_assets.assets.searches import check_columns
 from thano_assets.assets.training_sets import TrainingSet, identity_of, training_rows
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Mode, Node, NodeKind, PlannedAsset, Planning, Record
 from thano_assets.graph.build import Key
 from thano_assets.graph.plan import downstream
 from thano_assets.graph.reasons import RowChange, file_change, statement_changes
+from thano_assets.resources import uploads
 from thano_assets.resources.digests import FileDigests
 from thano_assets.resources.files import TypesGuessedWrong
 from thano_assets.resources.warehouse import describe, literal, quote
 from thano_assets.resources.workspace import Workspace
-from thano_assets.sql.statements import BuildModel, Copy, CreateTableAs, Evaluate, FitModel, Predict, Query
+from thano_assets.sql.statements import (
+    BuildModel,
+    Convert,
+    Copy,
+    CreateTableAs,
+    Evaluate,
+    ExplainPredict,
+    FitModel,
+    Predict,
+    Query,
+    Search,
+    UploadModel,
+)
 
 if TYPE_CHECKING:
     import duckdb
 
     from thano_assets.resources.registry import ModelVersion
+    from thano_assets.resources.warehouse import Column
 
 #: Files above this size, in bytes, are not read only to tell how many of their rows changed.
 COUNTED_BYTES = 256 * 1024 * 1024
+
+# Kinds whose rows go through a model, as far as it has not seen them; kinds that may stand on a base model.
+_ASKING = (
+    NodeKind.PREDICTION,
+    NodeKind.EXPLANATION,
+    NodeKind.EVALUATION,
+    NodeKind.EMBEDDING,
+    NodeKind.SEARCH,
+)
+_ON_BASES = (NodeKind.MODEL, NodeKind.EMBEDDING, NodeKind.SEARCH)
 
 _PINNED = re.compile(r"(?s)(.*) (?:VERSION (\d+)|@(.+))")
 
@@ -59,11 +85,21 @@ class Observer:
                 content = raw.content_of(node.entry, self._workspace, self._digests.of)
             elif node.kind is NodeKind.MODEL and isinstance(statement, BuildModel):
                 content = self._base(statement)
+            elif node.kind is NodeKind.MODEL and isinstance(statement, UploadModel):
+                content = self._upload(statement)
+            elif (embedding := _embedding(node)) is not None:
+                content = content_of(embedding, self._workspace)
             else:
                 continue
             graph.nodes[key] = replace(node, content=content)
         self._digests.save()
         return graph
+
+    def _upload(self, statement: UploadModel) -> str:
+        try:
+            return uploads.find(self._workspace, statement.path).fingerprint(self._digests.of)
+        except ThanoError as error:
+            return raw.unreadable(error)
 
     def _base(self, statement: BuildModel) -> str:
         from thano_assets.resources import base_models
@@ -84,14 +120,26 @@ def observed(graph: Graph, workspace: Workspace) -> Graph:
     return Observer(workspace).observe(graph)
 
 
+def _embedding(node: Node) -> Convert | Search | None:
+    """The CONVERT or SEARCH that makes ``node``."""
+    statement = node.entry.statement
+    body = statement.body if isinstance(statement, CreateTableAs) else None
+    return body if isinstance(body, (Convert, Search)) else None
+
+
 def with_base(node: Node, workspace: Workspace) -> Node:
     """``node``, a model that is about to be trained, with the base model that its training will take.
+
+    So of what is about to be embedded.
 
     Unlike a plan, a training asks the hub where nothing nearer has the base.
     """
     from thano_assets.resources import base_models
 
     statement = node.entry.statement
+    embedding = _embedding(node)
+    if embedding is not None:
+        return replace(node, content=content_of(embedding, workspace, network=True))
     if node.kind is not NodeKind.MODEL or not isinstance(statement, BuildModel):
         return node
     try:
@@ -250,12 +298,16 @@ class Workbench:
         from thano_assets.assets.training import training_fingerprint
 
         statement = node.entry.statement
+        if isinstance(statement, UploadModel):
+            return self._registered(node, node.content)
         rows = version((NodeKind.TRAINING_SET.value, node.name))
         if not isinstance(statement, BuildModel) or rows is None or "promote_if" in statement.options:
             return None
         if "evaluate_on" in statement.options:
             return None
-        wanted = training_fingerprint(node, rows, node.content, None)
+        return self._registered(node, training_fingerprint(node, rows, node.content, None))
+
+    def _registered(self, node: Node, wanted: str) -> str | None:
         for known in self._runtime.registry.versions(node.name):
             if known.tags.get("thano.fingerprint") == wanted:
                 return data_version(known)
@@ -341,10 +393,16 @@ class Workbench:
         if node.kind is NodeKind.TRAINING_SET:  # its code is the query and the two columns
             kept = [one for one in reasons if re.match(r"(the query|text_col|label_col) ", one)]
             reasons = kept or reasons
+        if isinstance(node.entry.statement, UploadModel):
+            paths = [one for one in reasons if one.startswith("the path")]
+            return paths or [self._folder_change(node.entry.statement, record)]
         base = record.details.get("base")
         told = any(one.startswith("the base model") for one in reasons)
-        if node.kind is NodeKind.MODEL and node.content and base and base != node.content and not told:
-            reasons.append(f"the base model changed from {_short(base)} to {_short(node.content)}")
+        identity, _, vectors_of = node.content.partition("\n")
+        if node.kind in _ON_BASES and identity and base and base != identity and not told:
+            reasons.append(f"the base model changed from {_short(base)} to {_short(identity)}")
+        if vectors_of and not reasons:
+            reasons.append(f"the vectors searched are those of {vectors_of} now")
         if node.kind is NodeKind.MODEL:  # the rows are the training set's business
             reasons = [one for one in reasons if one != "the query changed"] or reasons
         return reasons or [f"this version of Thano makes {node.kind.value.replace('_', ' ')} in another way"]
@@ -357,6 +415,14 @@ class Workbench:
             return error.message.rstrip(".")
         then = record.details.get("files")
         return (file_change(then, now) if isinstance(then, dict) else None) or "other files are read now"
+
+    def _folder_change(self, statement: UploadModel, record: Record) -> str:
+        try:
+            now = uploads.find(self._runtime.workspace, statement.path).digests()
+        except ThanoError as error:
+            return error.message.rstrip(".")
+        then = record.details.get("files")
+        return (file_change(then, now) if isinstance(then, dict) else None) or "the model's files changed"
 
     def data_reason(self, node: Node, read: Key, then: str | None, now: str) -> str:
         """What changed in ``read``, one of the inputs of ``node``."""
@@ -445,17 +511,18 @@ class Workbench:
             key = (NodeKind.TRAINING_SET.value, node.name)
             record = self.record(key)
             return self.counts.get(key, record.rows if record and key not in planning.made else None)
-        if node.kind in (NodeKind.PREDICTION, NodeKind.EVALUATION):
+        if node.kind in _ASKING:
             return self._rows_to_run(node, planning)
         return self.counts.get(node.key)
 
     def _rows_to_run(self, node: Node, planning: Planning) -> int | None:
         """Texts that the model has not seen yet, where model and tables are known before the run."""
-        from thano_assets.assets.answers import unanswered
+        from thano_assets.assets.answers import Answers, unanswered
+        from thano_assets.assets.embedders import EmbeddingModel
 
         statement = node.entry.statement
         body = statement.body if isinstance(statement, CreateTableAs) else None
-        if not isinstance(body, (Predict, Evaluate)):
+        if not isinstance(body, (Predict, ExplainPredict, Evaluate, Convert, Search)):
             return None
         tables = [read for read in node.reads if read[0] not in (NodeKind.MODEL, NodeKind.MODEL_VERSION)]
         try:
@@ -464,16 +531,32 @@ class Workbench:
             sql = prepare(body.query, self._open, self._runtime)
             if any(read in planning.made for read in node.reads if read not in tables):
                 return _count(self._open, f"({sql})")
+            if isinstance(body, Search) and body.what == "KEYWORD":
+                return _count(self._open, f"({sql})")
+            if isinstance(body, (Convert, Search)):
+                columns = describe(self._open, f"({sql})")
+                name = _embedded_column(body, columns, self._runtime)
+                answers = EmbeddingModel.of(body, self._runtime, network=False).answers
+                return 0 if name is None else unanswered(self._open, sql, name, answers)
             ref = body.model
             version = self._runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
             if version is None:
                 return None
             text = text_column(describe(self._open, f"({sql})"), body)
-            return unanswered(self._open, sql, text.name, version, self._runtime.workspace)
+            if isinstance(body, ExplainPredict):
+                return _count(self._open, f"(SELECT DISTINCT {quote(text.name)} FROM ({sql}))")
+            return unanswered(self._open, sql, text.name, Answers.of(version, self._runtime.workspace))
         except Exception as error:  # the run tells it in its own words
             if not isinstance(error, ThanoError) and not _of_duckdb(error):
                 raise
             return None
+
+
+def _embedded_column(body: Convert | Search, columns: list[Column], runtime: Runtime) -> str | None:
+    """The column whose texts are embedded; ``None`` where the vectors are there."""
+    if isinstance(body, Convert):
+        return text_column(columns, body).name
+    return check_columns(body, columns, runtime)
 
 
 def due(workspace: Workspace, targets: list[Key], *, descendants: bool = False) -> list[PlannedAsset]:
