@@ -12,13 +12,15 @@ from thano_assets.catalog.entries import PREBUILT_NAME, nested_entries, query_of
 from thano_assets.catalog.overlay import Entries, Overlay
 from thano_assets.errors import InvalidOption, NameExists, QueryError, ThanoError, UnsupportedStatement
 from thano_assets.graph import Graph
-from thano_assets.graph.build import Key, check_reads, names_read, prebuilt_entry
+from thano_assets.graph.build import Key, check_reads, model_ref, names_read, prebuilt_entry
 from thano_assets.sql.grammar import STATEMENT_SPECS
 from thano_assets.sql.statements import (
     BuildModel,
+    Convert,
     Copy,
     CreateTableAs,
     Evaluate,
+    ExplainPredict,
     FitModel,
     GetThanosql,
     ModelRef,
@@ -26,7 +28,9 @@ from thano_assets.sql.statements import (
     Predict,
     Query,
     QueryStatement,
+    Search,
     Statement,
+    UploadModel,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +68,11 @@ def check_served(statement: Statement) -> None:
             raise UnsupportedStatement(
                 f"{part.option_kind} is part of the language, but this version does not run it yet.",
                 hint="What it runs is listed in docs/language.md.",
+            ).at(part.source, part.span.start, len(part.kind))
+        if isinstance(part, Search) and part.what == "TEXT" and part.options.get("search_input") is None:
+            raise InvalidOption(
+                "SEARCH TEXT has no search_input.",
+                hint="Say what to search for: OPTIONS (search_input='a boring film', …).",
             ).at(part.source, part.span.start, len(part.kind))
         for name in part.options.unavailable():
             span = part.options.place(name)
@@ -144,8 +153,9 @@ def _own_entry(statement: Statement, catalog: Entries) -> Entry | None:
 
 def _model_refs(statement: Statement) -> Iterator[ModelRef]:
     for part in parts(statement):
-        if isinstance(part, (Predict, Evaluate)):
-            yield part.model
+        if isinstance(part, (Predict, ExplainPredict, Evaluate, Convert, Search)):
+            if (ref := model_ref(part)) is not None:
+                yield ref
         elif isinstance(part, FitModel):
             yield part.parent
 
@@ -179,7 +189,7 @@ def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
     Raises:
         NameExists: and overwriting was not asked for.
         UnknownModel: a version or alias that the model does not have.
-        PathRefused, DataFileError: COPY's file.
+        PathRefused, DataFileError: COPY's file, or UPLOAD MODEL's folder.
         UnknownColumn, ColumnTypeError, InvalidOption: options that do not fit the query.
         UnknownBaseModel, BaseModelUnavailable: ``USING`` names no base model, or one that cannot be had now.
     """
@@ -189,6 +199,13 @@ def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
     check_names(bound, runtime, again=again)
     if isinstance(statement, Copy):
         _check_source(statement, runtime)
+    if isinstance(statement, UploadModel):
+        from thano_assets.resources import uploads
+
+        try:
+            uploads.find(runtime.workspace, statement.path)
+        except ThanoError as error:
+            raise error.at(statement.source, statement.path_span.start, len(statement.path_span)) from None
     if isinstance(statement, BuildModel):
         from thano_assets.resources import base_models
 
@@ -213,9 +230,19 @@ def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
 
             check_evaluation_table(statement, runtime)
     for part in parts(statement):
-        if isinstance(part, (Predict, Evaluate)) and (part.model.version or part.model.alias):
+        if isinstance(part, (Predict, ExplainPredict, Evaluate)) and (part.model.version or part.model.alias):
             answering_version(part, runtime)
+        if isinstance(part, (Convert, Search)):
+            _check_embedding(part, runtime)
         _check_columns(part, bound, runtime)
+
+
+def _check_embedding(part: Convert | Search, runtime: Runtime) -> None:
+    """Check that the model can be had, as far as that can be known before the run."""
+    from thano_assets.assets.embedders import EmbeddingModel
+
+    if model_ref(part) is None or part.model.version or part.model.alias:
+        EmbeddingModel.of(part, runtime)
 
 
 def check_names(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
@@ -239,7 +266,7 @@ def check_names(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
             _check_free(statement, statement.table, runtime, allowed=allowed)
         case CreateTableAs():
             _check_free(statement, statement.name, runtime, allowed=statement.or_replace or again)
-        case BuildModel() | FitModel():
+        case BuildModel() | FitModel() | UploadModel():
             _check_model_name(statement, statement.name, statement.name_span.start)
             if not again:
                 _check_model_free(statement, statement.name, runtime)
@@ -266,7 +293,9 @@ def _check_free(statement: Copy | CreateTableAs, name: str, runtime: Runtime, *,
     )
 
 
-def _check_model_free(statement: BuildModel | FitModel | GetThanosql, name: str, runtime: Runtime) -> None:
+def _check_model_free(
+    statement: BuildModel | FitModel | UploadModel | GetThanosql, name: str, runtime: Runtime
+) -> None:
     versions = runtime.registry.versions(name)
     if versions and not statement.options.value("overwrite"):
         newest = max(int(version.version) for version in versions)
@@ -319,11 +348,12 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
                 return
         with located(query):
             columns = describe(connection, prepare(query, connection, runtime))
-    check_columns(part, columns)
+    check_columns(part, columns, runtime)
 
 
-def check_columns(part: Statement, columns: list[Column]) -> None:
+def check_columns(part: Statement, columns: list[Column], runtime: Runtime) -> None:
     """Check the columns of a part's query against the part's options."""
+    from thano_assets.assets import searches
     from thano_assets.assets.predictions import added_columns
     from thano_assets.assets.relations import find_column, refuse_column, text_column
 
@@ -331,8 +361,13 @@ def check_columns(part: Statement, columns: list[Column]) -> None:
         case BuildModel() | FitModel() | Evaluate():
             text_column(columns, part)
             find_column(columns, part, "label_col")
-        case Predict():
+        case Predict() | ExplainPredict():
             text_column(columns, part)
             if part.options.get("label_col"):
                 find_column(columns, part, "label_col")
             refuse_column(columns, part, added_columns(part))
+        case Convert():
+            text_column(columns, part)
+            refuse_column(columns, part, [str(part.options.value("result_col"))])
+        case Search():
+            searches.check_columns(part, columns, runtime)

@@ -24,6 +24,7 @@ from thano_assets.graph.build import Key
 from thano_assets.graph.plan import made_together
 from thano_assets.sql.statements import (
     BuildModel,
+    Convert,
     Copy,
     CreateTableAs,
     DeleteModel,
@@ -31,16 +32,30 @@ from thano_assets.sql.statements import (
     DropTable,
     Evaluate,
     Expect,
+    ExplainPredict,
     FitModel,
     GetThanosql,
     Predict,
     PromoteModel,
     QueryStatement,
     RebuildModel,
+    Search,
     Statement,
+    UploadModel,
 )
 
-_MATERIALIZING = (Copy, CreateTableAs, BuildModel, FitModel, Predict, Evaluate)
+_MATERIALIZING = (
+    Copy,
+    CreateTableAs,
+    BuildModel,
+    FitModel,
+    UploadModel,
+    Predict,
+    ExplainPredict,
+    Evaluate,
+    Convert,
+    Search,
+)
 
 #: What a statement writes: ``("relation" or "model", name in lower case)``.
 Name = tuple[str, str]

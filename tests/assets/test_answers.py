@@ -216,7 +216,7 @@ class TestUnanswered:
         )
 
         def ask(relation: str) -> int:
-            return unanswered(connection, relation, "the text", version, workspace)
+            return unanswered(connection, relation, "the text", Answers.of(version, workspace))
 
         assert ask('"my rows"') == 3
         keep(Answers.of(version, workspace), connection, "a")
@@ -230,7 +230,10 @@ class TestUnanswered:
 
         keep(Answers.of(version, workspace), connection, "a")
         with Warehouse.of(workspace).read() as reading:
-            assert unanswered(reading, "SELECT unnest(['a', 'b']) AS t", "t", version, workspace) == 1
+            assert (
+                unanswered(reading, "SELECT unnest(['a', 'b']) AS t", "t", Answers.of(version, workspace))
+                == 1
+            )
 
 
 _WRITER = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from thano_assets.binding import bind, check_served
@@ -11,6 +13,7 @@ from thano_assets.errors import QueryError, ThanoError, UnknownModel, UnknownTab
 from thano_assets.graph import Action, Graph, Mode, Node, Planning, Record
 from thano_assets.graph.build import Key
 from thano_assets.sql import parse
+from thano_assets.sql.grammar import STATEMENT_SPECS
 
 TUTORIAL = """
 COPY movie_review_train OPTIONS (overwrite=True) FROM "tutorial_data/movie_review_data/movie_review_train.csv";
@@ -42,6 +45,29 @@ def test_the_tutorial_as_a_graph() -> None:
         "predictions/answers": ["models/mine", "tables/movie_review_test"],
         "evaluations/report": ["models/mine", "tables/movie_review_test"],
         "tables/wrong": ["predictions/answers"],
+    }
+
+
+def test_embeddings_read_their_model_where_it_is_a_registered_one() -> None:
+    text = """
+    COPY t FROM '[{"text": "a"}]';
+    CREATE TABLE by_base AS CONVERT USING SBERTEn AS SELECT * FROM t;
+    CREATE TABLE by_hub AS CONVERT USING 'org/encoder' AS SELECT * FROM t;
+    CREATE TABLE by_model AS CONVERT USING mine AS SELECT * FROM t;
+    CREATE TABLE by_version AS CONVERT USING mine VERSION 2 AS SELECT * FROM t;
+    CREATE TABLE found AS SEARCH TEXT USING SBERTEn OPTIONS (search_input='a', emb_col='convert_result')
+      AS SELECT * FROM by_base;
+    CREATE TABLE words AS SEARCH KEYWORD USING mine AS SELECT * FROM found;
+    """
+    assert reads(Graph(entries(text))) == {
+        "tables/t": [],
+        "embeddings/by_base": ["tables/t"],
+        "embeddings/by_hub": ["tables/t"],
+        "embeddings/by_model": ["models/mine", "tables/t"],
+        "model_versions/mine VERSION 2": [],
+        "embeddings/by_version": ["model_versions/mine VERSION 2", "tables/t"],
+        "searches/found": ["embeddings/by_base"],
+        "searches/words": ["models/mine", "searches/found"],
     }
 
 
@@ -221,13 +247,15 @@ class TestBinding:
         ("text", "what"),
         [
             ("CONVERT USING SBERTEn AS SELECT 1", "CONVERT"),
-            ("SELECT * FROM (SEARCH TEXT USING SBERTEn AS SELECT 1)", "SEARCH TEXT"),
-            ("UPLOAD MODEL mine FROM 'folder'", "UPLOAD MODEL"),
+            ("SELECT * FROM (CONVERT USING SBERTEn AS SELECT 1)", "CONVERT"),
             ("CREATE TABLE x AS CONVERT USING SBERTEn AS SELECT 1", "CONVERT"),
-            ("PLAN UPLOAD MODEL mine FROM 'folder'", "UPLOAD MODEL"),
+            ("PLAN CONVERT USING SBERTEn AS SELECT 1", "CONVERT"),
         ],
     )
-    def test_what_is_not_there_yet_is_said_before_anything_runs(self, text: str, what: str) -> None:
+    def test_what_is_not_there_yet_is_said_before_anything_runs(
+        self, text: str, what: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(STATEMENT_SPECS, what, replace(STATEMENT_SPECS[what], available=False))
         with pytest.raises(UnsupportedStatement) as caught:
             check_served(parse(text)[0])
         assert str(caught.value).startswith(

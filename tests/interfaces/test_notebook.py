@@ -155,3 +155,21 @@ def test_unloading_takes_the_magics_away_and_loading_brings_them_back(kernel: Ke
     assert "not found" in texts(kernel.run("%thanosql SELECT 1"))
     kernel.run("%load_ext thano_assets")
     assert "1" in result(kernel.run("%thanosql SELECT 1 AS back"))["text/plain"]
+
+
+def test_an_explanation_is_shown_as_coloured_words() -> None:
+    import pyarrow as pa
+
+    from thano_assets.interfaces.notebook import explanations_of
+
+    words = [[{"token": "boring", "weight": 3.1}, {"token": "<b>", "weight": -0.2}], None]
+    table = pa.table({"predicted": ["negative", None], "explanation": words})
+    shown = explanations_of(table)
+    assert shown is not None
+    assert shown["text/plain"] == "negative: boring +3.10, <b> -0.20\n"
+    assert "&lt;b&gt;" in shown["text/html"]
+    assert "<b>" not in shown["text/html"]
+    assert "22, 163, 74" in shown["text/html"]
+    assert "220, 38, 38" in shown["text/html"]
+    assert explanations_of(pa.table({"a": [[1, 2]]})) is None
+    assert explanations_of(table.slice(0, 0)) is not None

@@ -72,6 +72,10 @@ def test_null_is_not_an_empty_text() -> None:
         ({"a": None}, "{a: NULL}"),
         (b"\x00\xff", r"\x00ff"),
         ([], "[]"),
+        (
+            [{"token": "boring", "weight": 3.1}, {"token": "fine", "weight": -0.25}],
+            "boring +3.10, fine -0.25",
+        ),
     ],
 )
 def test_values_are_short(value: object, text: str) -> None:

@@ -55,7 +55,7 @@ def test_shortening_before_tokenizing_changes_nothing(tokenizer) -> None:
     encoder = Encoder(tokenizer, 20, 0.25)
     whole = tokenizer(text)["input_ids"]
     expected = whole[: 1 + encoder.head] + whole[-1 - encoder.tail :]
-    assert encoder._shortened(text) != text
+    assert encoder.shortened(text) != text
     assert encoder.encode([text]).ids[0].tolist() == expected
 
 

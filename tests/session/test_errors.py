@@ -190,10 +190,10 @@ CASES = [
     ("media", "SEARCH IMAGE USING m AS SELECT 1", "unsupported-statement", "text and tables", (1, 1)),
     (
         "not there yet",
-        "CONVERT USING SBERTEn AS SELECT 1",
+        "BUILD MODEL x USING ElectraEn OPTIONS (tune=3) AS SELECT 1",
         "unsupported-statement",
-        "does not run it yet",
-        (1, 1),
+        "does not act on it yet",
+        (1, 40),
     ),
     (
         "a model name that is a path",

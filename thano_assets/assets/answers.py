@@ -79,7 +79,21 @@ class Answers:
     @classmethod
     def of(cls, version: ModelVersion, workspace: Workspace) -> Answers:
         """Those of ``version``; nothing is read or made yet."""
-        name, lender = _name(version), workspace.production
+        return cls.named(_name(version, CODE_VERSIONS[NodeKind.PREDICTION]), workspace)
+
+    @classmethod
+    def of_vectors(cls, model: ModelVersion | str, workspace: Workspace) -> Answers:
+        """Embeddings by a registered version, or by the base model with that identity; ``p`` is a vector."""
+        code = f"vectors {CODE_VERSIONS[NodeKind.EMBEDDING]}"
+        if isinstance(model, str):
+            rest = hashlib.sha256(code.encode()).hexdigest()
+            return cls.named(f"{_weights(model)}-{rest[:16]}", workspace)
+        return cls.named(_name(model, code), workspace)
+
+    @classmethod
+    def named(cls, name: str, workspace: Workspace) -> Answers:
+        """Those in the folder of that name."""
+        lender = workspace.production
         return cls(_root(workspace) / name, None if lender is None else _root(lender) / name)
 
     def parts(self) -> list[Path]:
@@ -183,25 +197,20 @@ class Answers:
 
 
 def unanswered(
-    connection: duckdb.DuckDBPyConnection,
-    relation_sql: str,
-    text_column: str,
-    version: ModelVersion,
-    workspace: Workspace,
+    connection: duckdb.DuckDBPyConnection, relation_sql: str, text_column: str, answers: Answers
 ) -> int:
-    """How many distinct texts of a relation ``version`` has not answered yet, without missing and blank ones.
+    """How many distinct texts of a relation have no answer yet, without missing and blank ones.
 
     Args:
         connection: Where the relation is known; it must be allowed to read ``snapshots/``.
         relation_sql: A query, or a table's name as it stands in SQL (quoted where it needs be).
         text_column: The column with the texts.
-        version: The version that is to answer.
-        workspace: Where answers are kept.
+        answers: Those that are kept.
     """
     text = f"CAST({quote(text_column)} AS VARCHAR)"
     source = as_source(relation_sql)
     wanted = f"SELECT DISTINCT {text_key(text)} AS key FROM {source} WHERE {has_text(text)}"
-    return Answers.of(version, workspace).count_unknown(connection, wanted)
+    return answers.count_unknown(connection, wanted)
 
 
 def forget(workspace: Workspace, data_version: str) -> None:
@@ -227,8 +236,8 @@ def _folders(workspace: Workspace) -> Iterator[Path]:
         yield from (folder for folder in root.iterdir() if folder.is_dir())
 
 
-def _name(version: ModelVersion) -> str:
-    rest = hashlib.sha256(CODE_VERSIONS[NodeKind.PREDICTION].encode())
+def _name(version: ModelVersion, code: str) -> str:
+    rest = hashlib.sha256(code.encode())
     for file in sorted(version.path.iterdir()):
         if file.is_file() and file.suffix != ".safetensors":
             rest.update(f"\n{file.name}:{file_digest(file)}".encode())

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import Key
-from thano_assets.sql.statements import BuildModel, CreateTableAs, FitModel, Predict, Query
+from thano_assets.sql.statements import (
+    BuildModel,
+    Convert,
+    CreateTableAs,
+    ExplainPredict,
+    FitModel,
+    Predict,
+    Query,
+    Search,
+)
 
 if TYPE_CHECKING:
     from sqlglot import lineage as sqlglot_lineage
@@ -74,12 +83,32 @@ def of_node(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLinea
         return {}
     if isinstance(statement.body, Query):
         return _of_rows(statement.body, columns, runtime)
-    if isinstance(statement.body, Predict):
+    if isinstance(statement.body, (Predict, ExplainPredict)):
         value = statement.body.options.value
-        added = [name for name in added_columns(statement.body) if name != value("version_col")]
+        number = statement.body.options.get("version_col")
+        added = [name for name in added_columns(statement.body) if name != number]
         kept = [column for column in columns if column not in added_columns(statement.body)]
         return with_predictions(_of_rows(statement.body.query, kept, runtime), str(value("text_col")), added)
+    if isinstance(statement.body, (Convert, Search)):
+        return _of_vectors(statement.body, columns, runtime)
     return {}
+
+
+def _of_vectors(statement: Convert | Search, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
+    """The lineage of what CONVERT or SEARCH made: what it added comes from the text, or from its vectors."""
+    from thano_assets.assets import searches
+
+    value = statement.options.value
+    if isinstance(statement, Convert):
+        added = [str(value("result_col"))]
+    else:
+        added = searches.added_columns(statement)
+    kept = [column for column in columns if column not in added]
+    vectors = str(statement.options.get("emb_col") or "").casefold()
+    named = [name for name in kept if name.casefold() == vectors]
+    return with_predictions(
+        _of_rows(statement.query, kept, runtime), named[0] if named else str(value("text_col")), added
+    )
 
 
 def _of_rows(query: Query, columns: Sequence[str] | None, runtime: Runtime) -> ColumnLineage:

@@ -15,12 +15,14 @@ from thano_assets import progress
 from thano_assets.assets import (
     checks,
     column_lineage,
+    embeddings,
     evaluations,
     metadata,
     models,
     predictions,
     promotion,
     raw,
+    searches,
     tables,
     training_sets,
 )
@@ -41,7 +43,10 @@ _BODIES: Mapping[NodeKind, Callable[[Node, Runtime], Outcome]] = {
     NodeKind.TRAINING_SET: training_sets.materialize,
     NodeKind.MODEL: models.materialize,
     NodeKind.PREDICTION: predictions.materialize,
+    NodeKind.EXPLANATION: predictions.materialize,
     NodeKind.EVALUATION: evaluations.materialize,
+    NodeKind.EMBEDDING: embeddings.materialize,
+    NodeKind.SEARCH: searches.materialize,
 }
 
 # Names that the Dagster UI has icons for.
@@ -51,7 +56,10 @@ _ICONS: Mapping[NodeKind, frozenset[str]] = {
     NodeKind.TRAINING_SET: frozenset({"parquet", "dataset"}),
     NodeKind.MODEL: frozenset({"pytorch", "huggingface", "mlflow"}),
     NodeKind.PREDICTION: frozenset({"duckdb", "huggingface"}),
+    NodeKind.EXPLANATION: frozenset({"duckdb", "huggingface"}),
     NodeKind.EVALUATION: frozenset({"duckdb", "report"}),
+    NodeKind.EMBEDDING: frozenset({"duckdb", "huggingface"}),
+    NodeKind.SEARCH: frozenset({"duckdb", "huggingface"}),
     NodeKind.MODEL_VERSION: frozenset({"mlflow"}),
 }
 
@@ -61,7 +69,10 @@ _MEANING: Mapping[NodeKind, str] = {
     NodeKind.TRAINING_SET: "The checked rows that the model {name} is trained on, kept as Parquet.",
     NodeKind.MODEL: "The text classifier {name}; each materialization registers a version in MLflow.",
     NodeKind.PREDICTION: "The table {name}: the query's rows with the model's predictions.",
+    NodeKind.EXPLANATION: "The table {name}: the query's rows, predictions, and the words behind them.",
     NodeKind.EVALUATION: "The table {name}: how well the model's answers agree with the true labels.",
+    NodeKind.EMBEDDING: "The table {name}: the query's rows with the embedding of each one's text.",
+    NodeKind.SEARCH: "The table {name}: what a search found among the query's rows.",
     NodeKind.MODEL_VERSION: "The registered model {name}, as MLflow keeps it; a statement names this one.",
 }
 
@@ -69,7 +80,14 @@ _MEANING: Mapping[NodeKind, str] = {
 INCREMENTAL = "thano/incremental"
 
 #: Kinds whose assets are tables of the warehouse.
-RELATIONS = (NodeKind.TABLE, NodeKind.PREDICTION, NodeKind.EVALUATION)
+RELATIONS = (
+    NodeKind.TABLE,
+    NodeKind.PREDICTION,
+    NodeKind.EXPLANATION,
+    NodeKind.EVALUATION,
+    NodeKind.EMBEDDING,
+    NodeKind.SEARCH,
+)
 #: Seconds between two lines of progress in the log of a run.
 _LOG_EVERY = 10.0
 

@@ -45,6 +45,8 @@ def of_outcome(entry: Entry, outcome: Outcome) -> dict[str, Any]:
     metadata |= _facts(outcome.facts)
     for label, address in outcome.links.items():
         metadata[label] = dg.MetadataValue.url(address)
+    for label, markdown in outcome.texts.items():
+        metadata[label] = dg.MetadataValue.md(markdown)
     for label, png in outcome.pictures.items():
         metadata[label] = dg.MetadataValue.md(
             f"![{label}](data:image/png;base64,{base64.b64encode(png).decode()})"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thano_assets.assets import promotion
+from thano_assets.assets import promotion, uploaded_models
 from thano_assets.assets.runtime import Outcome, Runtime, made_in_this_run
 from thano_assets.assets.training import (
     Training,
@@ -20,7 +20,7 @@ from thano_assets.assets.training import (
 from thano_assets.assets.training_sets import TrainingSet
 from thano_assets.errors import TrainingDataError, UnknownModel
 from thano_assets.graph import Node, NodeKind
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import BuildModel, FitModel, UploadModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def materialize(node: Node, runtime: Runtime) -> Outcome:
-    """Train and register a version of the model, or register the pre-built one.
+    """Train and register a version of the model, or register the pre-built or an uploaded one.
 
     With ``promote_if`` or ``evaluate_on`` the version that answers stays the old one until the new one has
     passed. In an incremental run a version that was trained from the very same is not trained again.
@@ -41,8 +41,11 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         TrainingDataError: FIT MODEL with labels that are not its parent's, or rows of ``evaluate_on`` that
             no version can be judged by.
         UnknownTable, UnknownColumn, ColumnTypeError: what ``evaluate_on`` names.
+        PathRefused, DataFileError: the folder of UPLOAD MODEL.
     """
     statement = node.entry.statement
+    if isinstance(statement, UploadModel):
+        return uploaded_models.materialize(node, statement, runtime)
     if isinstance(statement, (BuildModel, FitModel)):
         training = asked_again() or _training_of(node, statement, runtime)
         return _answered(training, runtime)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from thano_assets.assets import raw
+from thano_assets.assets.embedders import content_of
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind
+from thano_assets.resources import uploads
 from thano_assets.resources.digests import FileDigests
 from thano_assets.resources.workspace import Workspace
-from thano_assets.sql.statements import BuildModel
+from thano_assets.sql.statements import BuildModel, Convert, CreateTableAs, Search, UploadModel
 
 
 class Observer:
@@ -34,11 +36,21 @@ class Observer:
                 content = raw.content_of(node.entry, self._workspace, self._digests.of)
             elif node.kind is NodeKind.MODEL and isinstance(statement, BuildModel):
                 content = self._base(statement)
+            elif node.kind is NodeKind.MODEL and isinstance(statement, UploadModel):
+                content = self._upload(statement)
+            elif (embedding := _embedding(node)) is not None:
+                content = content_of(embedding, self._workspace)
             else:
                 continue
             graph.nodes[key] = replace(node, content=content)
         self._digests.save()
         return graph
+
+    def _upload(self, statement: UploadModel) -> str:
+        try:
+            return uploads.find(self._workspace, statement.path).fingerprint(self._digests.of)
+        except ThanoError as error:
+            return raw.unreadable(error)
 
     def _base(self, statement: BuildModel) -> str:
         from thano_assets.resources import base_models
@@ -59,14 +71,24 @@ def observed(graph: Graph, workspace: Workspace) -> Graph:
     return Observer(workspace).observe(graph)
 
 
-def with_base(node: Node, workspace: Workspace) -> Node:
-    """``node``, a model that is about to be trained, with the base model that its training will take.
+def _embedding(node: Node) -> Convert | Search | None:
+    """The CONVERT or SEARCH that makes ``node``."""
+    statement = node.entry.statement
+    body = statement.body if isinstance(statement, CreateTableAs) else None
+    return body if isinstance(body, (Convert, Search)) else None
 
-    Unlike a plan, a training asks the hub where nothing nearer has the base.
+
+def with_base(node: Node, workspace: Workspace) -> Node:
+    """``node``, which is about to be trained or embedded, with the base model that this will take.
+
+    Unlike a plan, it asks the hub where nothing nearer has the base.
     """
     from thano_assets.resources import base_models
 
     statement = node.entry.statement
+    embedding = _embedding(node)
+    if embedding is not None:
+        return replace(node, content=content_of(embedding, workspace, network=True))
     if node.kind is not NodeKind.MODEL or not isinstance(statement, BuildModel):
         return node
     try:

@@ -17,6 +17,7 @@ from thano_assets.assets.observation import observed
 from thano_assets.assets.promotion import NO_CHAMPION
 from thano_assets.assets.relations import prepare, text_column
 from thano_assets.assets.runtime import Runtime
+from thano_assets.assets.searches import check_columns
 from thano_assets.assets.training_sets import TrainingSet
 from thano_assets.assets.trial import Trial
 from thano_assets.errors import ThanoError
@@ -24,15 +25,36 @@ from thano_assets.graph import Graph, Mode, Node, NodeKind, PlannedAsset, Planni
 from thano_assets.graph.build import JUDGING_OPTIONS, Key
 from thano_assets.graph.plan import downstream
 from thano_assets.graph.reasons import file_change, statement_changes
-from thano_assets.resources.warehouse import describe
+from thano_assets.resources import uploads
+from thano_assets.resources.warehouse import describe, quote
 from thano_assets.resources.workspace import Workspace
-from thano_assets.sql.statements import BuildModel, CreateTableAs, Evaluate, Predict
+from thano_assets.sql.statements import (
+    BuildModel,
+    Convert,
+    CreateTableAs,
+    Evaluate,
+    ExplainPredict,
+    Predict,
+    Search,
+    UploadModel,
+)
 
 if TYPE_CHECKING:
     from thano_assets.resources.registry import ModelVersion
+    from thano_assets.resources.warehouse import Column
 
 #: Files above this size, in bytes, are not read only to tell how many of their rows changed.
 COUNTED_BYTES = 256 * 1024 * 1024
+
+# Kinds whose rows go through a model, as far as it has not seen them; kinds that may stand on a base model.
+_ASKING = (
+    NodeKind.PREDICTION,
+    NodeKind.EXPLANATION,
+    NodeKind.EVALUATION,
+    NodeKind.EMBEDDING,
+    NodeKind.SEARCH,
+)
+_ON_BASES = (NodeKind.MODEL, NodeKind.EMBEDDING, NodeKind.SEARCH)
 
 _PINNED = re.compile(r"(?s)(.*) (?:VERSION (\d+)|@(.+))")
 
@@ -180,10 +202,13 @@ class Workbench:
         from thano_assets.assets.training import training_fingerprint
 
         statement = node.entry.statement
-        rows = version((NodeKind.TRAINING_SET.value, node.name))
-        if not isinstance(statement, BuildModel) or rows is None:
-            return None
-        wanted = training_fingerprint(node, rows, node.content, None)
+        if isinstance(statement, UploadModel):
+            wanted = node.content
+        else:
+            rows = version((NodeKind.TRAINING_SET.value, node.name))
+            if not isinstance(statement, BuildModel) or rows is None:
+                return None
+            wanted = training_fingerprint(node, rows, node.content, None)
         versions = self._runtime.registry.versions(node.name)
         return next((one for one in versions if one.tags.get("thano.fingerprint") == wanted), None)
 
@@ -203,10 +228,16 @@ class Workbench:
         if node.kind is NodeKind.TRAINING_SET:  # its code is the query and the two columns
             kept = [one for one in reasons if re.match(r"(the query|text_col|label_col) ", one)]
             reasons = kept or reasons
+        if isinstance(node.entry.statement, UploadModel):
+            paths = [one for one in reasons if one.startswith("the path")]
+            return paths or [self._folder_change(node.entry.statement, record)]
         base = record.details.get("base")
         told = any(one.startswith("the base model") for one in reasons)
-        if node.kind is NodeKind.MODEL and node.content and base and base != node.content and not told:
-            reasons.append(f"the base model changed from {_short(base)} to {_short(node.content)}")
+        identity, _, vectors_of = node.content.partition("\n")
+        if node.kind in _ON_BASES and identity and base and base != identity and not told:
+            reasons.append(f"the base model changed from {_short(base)} to {_short(identity)}")
+        if vectors_of and not reasons:
+            reasons.append(f"the vectors searched are those of {vectors_of} now")
         if node.kind is NodeKind.MODEL:  # the rows are the training set's business
             reasons = [one for one in reasons if one != "the query changed"] or reasons
         return reasons or [f"this version of Thano makes {node.kind.value.replace('_', ' ')} in another way"]
@@ -219,6 +250,14 @@ class Workbench:
             return error.message.rstrip(".")
         then = record.details.get("files")
         return (file_change(then, now) if isinstance(then, dict) else None) or "other files are read now"
+
+    def _folder_change(self, statement: UploadModel, record: Record) -> str:
+        try:
+            now = uploads.find(self._runtime.workspace, statement.path).digests()
+        except ThanoError as error:
+            return error.message.rstrip(".")
+        then = record.details.get("files")
+        return (file_change(then, now) if isinstance(then, dict) else None) or "the model's files changed"
 
     def data_reason(self, node: Node, read: Key, then: str | None, now: str) -> str:
         """What changed in ``read``, one of the inputs of ``node``."""
@@ -302,17 +341,18 @@ class Workbench:
             key = (NodeKind.TRAINING_SET.value, node.name)
             record = self.record(key)
             return self._trial.counts.get(key, record.rows if record and key not in planning.made else None)
-        if node.kind in (NodeKind.PREDICTION, NodeKind.EVALUATION):
+        if node.kind in _ASKING:
             return self._rows_to_run(node, planning)
         return self._trial.counts.get(node.key)
 
     def _rows_to_run(self, node: Node, planning: Planning) -> int | None:
         """Texts that the model has not seen yet, where model and tables are known before the run."""
-        from thano_assets.assets.answers import unanswered
+        from thano_assets.assets.answers import Answers, unanswered
+        from thano_assets.assets.embedders import EmbeddingModel
 
         statement = node.entry.statement
         body = statement.body if isinstance(statement, CreateTableAs) else None
-        if not isinstance(body, (Predict, Evaluate)):
+        if not isinstance(body, (Predict, ExplainPredict, Evaluate, Convert, Search)):
             return None
         tables = [read for read in node.reads if read[0] not in (NodeKind.MODEL, NodeKind.MODEL_VERSION)]
         try:
@@ -321,16 +361,33 @@ class Workbench:
             sql = prepare(body.query, self._trial.connection, self._runtime)
             if any(read in planning.made for read in node.reads if read not in tables):
                 return self._trial.count(f"({sql})")
+            if isinstance(body, Search) and body.what == "KEYWORD":
+                return self._trial.count(f"({sql})")
+            if isinstance(body, (Convert, Search)):
+                columns = describe(self._trial.connection, f"({sql})")
+                name = _embedded_column(body, columns, self._runtime)
+                answers = EmbeddingModel.of(body, self._runtime, network=False).answers
+                return 0 if name is None else unanswered(self._trial.connection, sql, name, answers)
             ref = body.model
             version = self._runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
             if version is None:
                 return None
             text = text_column(describe(self._trial.connection, f"({sql})"), body)
-            return unanswered(self._trial.connection, sql, text.name, version, self._runtime.workspace)
+            if isinstance(body, ExplainPredict):
+                return self._trial.count(f"(SELECT DISTINCT {quote(text.name)} FROM ({sql}))")
+            answers = Answers.of(version, self._runtime.workspace)
+            return unanswered(self._trial.connection, sql, text.name, answers)
         except Exception as error:  # the run tells it in its own words
             if not isinstance(error, ThanoError) and not _of_duckdb(error):
                 raise
             return None
+
+
+def _embedded_column(body: Convert | Search, columns: list[Column], runtime: Runtime) -> str | None:
+    """The column whose texts are embedded; ``None`` where the vectors are there."""
+    if isinstance(body, Convert):
+        return text_column(columns, body).name
+    return check_columns(body, columns, runtime)
 
 
 def due(workspace: Workspace, targets: list[Key], *, descendants: bool = False) -> list[PlannedAsset]:

@@ -61,7 +61,12 @@ def content_of(entry: Entry, workspace: Workspace, digest: Callable[[Path], str]
     try:
         return version_of(sources_of(entry, workspace), digest)
     except ThanoError as error:
-        return f"unreadable: {hashlib.sha256(error.message.encode()).hexdigest()[:8]}"
+        return unreadable(error)
+
+
+def unreadable(error: ThanoError) -> str:
+    """What stands for the content of files that cannot be read now."""
+    return f"unreadable: {hashlib.sha256(error.message.encode()).hexdigest()[:8]}"
 
 
 def file_digests(

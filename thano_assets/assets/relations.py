@@ -179,7 +179,7 @@ def preview(connection: duckdb.DuckDBPyConnection, table: str) -> pa.Table:
         f"CASE WHEN length({quote(name)}) > {PREVIEW_CHARACTERS} "
         f"THEN left({quote(name)}, {PREVIEW_CHARACTERS}) || '…' ELSE {quote(name)} END AS {quote(name)}"
         if type_ == "VARCHAR"
-        else f"CAST({quote(name)} AS VARCHAR) AS {quote(name)}"
+        else f"left(CAST({quote(name)} AS VARCHAR), {PREVIEW_CHARACTERS}) AS {quote(name)}"
         for name, type_, *_ in columns
     )
     return connection.sql(f"SELECT {shown} FROM {table} LIMIT {PREVIEW_ROWS}").to_arrow_table()

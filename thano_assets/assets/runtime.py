@@ -76,6 +76,7 @@ class Outcome:
         facts: Figures and short texts for the asset's page, by label.
         pictures: PNG images, by label.
         links: Addresses, by label.
+        texts: Markdown, by label.
         result: What the statement answers with, where that is not the asset's own rows.
         warnings: Sentences about what the person may want to change.
         mlflow_run_id: The MLflow run behind a model.
@@ -92,6 +93,7 @@ class Outcome:
     facts: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, bytes] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
     result: pa.Table | None = None
     warnings: list[str] = field(default_factory=list)
     mlflow_run_id: str | None = None

@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.answers import Answers, has_text, text_key
 from thano_assets.assets.relations import Stage
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import UnknownModel
 from thano_assets.resources.warehouse import quote
-from thano_assets.sql.statements import Evaluate, Predict
+from thano_assets.sql.statements import Convert, Evaluate, ExplainPredict, Predict, Search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from thano_assets.resources.model_version import ModelVersion
+    from thano_assets.resources.workspace import Workspace
 
 #: Texts that are read, sorted by length and answered at a time.
 WINDOW = 4096
@@ -31,7 +33,9 @@ _KEEP_EVERY_VALUES = 4_000_000
 _KEEP_EVERY_SECONDS = 30.0
 
 
-def answering_version(statement: Predict | Evaluate, runtime: Runtime) -> ModelVersion:
+def answering_version(
+    statement: Predict | ExplainPredict | Evaluate | Convert | Search, runtime: Runtime
+) -> ModelVersion:
     """The registered version that the statement's model reference means (``@champion`` unless it says).
 
     Raises:
@@ -50,10 +54,32 @@ def answering_version(statement: Predict | Evaluate, runtime: Runtime) -> ModelV
     return version
 
 
+@dataclass(frozen=True)
+class Answerer:
+    """What answers texts: where its answers are kept, and how it is loaded when one is missing.
+
+    ``load`` gives a predictor or an embedder: ``answer_batches``, ``device``, ``precision``, ``max_length``.
+    """
+
+    answers: Answers
+    load: Callable[[], Any]
+
+    @classmethod
+    def of(cls, version: ModelVersion, workspace: Workspace) -> Answerer:
+        """The classifier of ``version``; its answers are probabilities."""
+
+        def load() -> Any:
+            from thano_assets.learning.predict import Predictor
+
+            return Predictor.cached(version.path)
+
+        return cls(Answers.of(version, workspace), load)
+
+
 def answered(
     stage: Stage,
     text: str,
-    version: ModelVersion,
+    version: ModelVersion | Answerer,
     batch_size: int | None,
     runtime: Runtime,
     outcome: Outcome,
@@ -62,10 +88,11 @@ def answered(
 
     Returns:
         A query over the stage with the columns ``number`` (of the row, from 1) and ``p`` (FLOAT[],
-        probabilities in the order of the version's classes; NULL where the text is NULL or blank), a row
-        for each of ``rows``, in any order.
+        probabilities in the order of the version's classes, or an embedding; NULL where the text is NULL or
+        blank), a row for each of ``rows``, in any order.
     """
-    answers = Answers.of(version, runtime.workspace)
+    answerer = version if isinstance(version, Answerer) else Answerer.of(version, runtime.workspace)
+    answers = answerer.answers
     mark = uuid.uuid4().hex[:8]  # several versions may answer the same rows
     keyed, known, unknown = f"keyed_{mark}", f"known_{mark}", f"unknown_{mark}"
     column = f"CAST({quote(text)} AS VARCHAR)"
@@ -89,7 +116,7 @@ def answered(
                 f"FROM rows r POSITIONAL JOIN {keyed} k) t ON t.number = u.number ORDER BY u.number"
             ).to_arrow_reader(WINDOW)
             with stage.connection.cursor() as writer:
-                _answer(reader, texts, version, answers, writer, known, batch_size, runtime, outcome)
+                _answer(reader, texts, answerer, writer, known, batch_size, runtime, outcome)
             answers.tidy(runtime.workspace)
         cut, limit = cursor.execute(
             f"SELECT count(*) FILTER (WHERE cut > 0), max(cut) FROM {keyed} JOIN {known} USING (key)"
@@ -131,8 +158,7 @@ def probabilities(
 def _answer(
     reader: pa.RecordBatchReader,
     total: int,
-    version: ModelVersion,
-    answers: Answers,
+    answerer: Answerer,
     cursor: duckdb.DuckDBPyConnection,
     known: str,
     batch_size: int | None,
@@ -140,9 +166,7 @@ def _answer(
     outcome: Outcome,
 ) -> None:
     """Send the reader's texts through the model; their answers go to ``known``, and are kept as they come."""
-    from thano_assets.learning.predict import Predictor
-
-    predictor = Predictor.cached(version.path)
+    predictor = answerer.load()
     outcome.facts["device"] = f"{predictor.device} {predictor.precision}"
     keys: deque[pa.Array] = deque()
     fresh = f"fresh_{known}"
@@ -154,6 +178,7 @@ def _answer(
             yield batch.column(1).to_pylist()
 
     waiting, since = 0, time.monotonic()
+    answers = answerer.answers
     try:
         for found, cut in predictor.answer_batches(texts(), runtime.progress, total, batch_size):
             _add(cursor, fresh, keys.popleft(), found, cut, predictor.max_length)

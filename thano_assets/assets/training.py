@@ -176,12 +176,15 @@ def training_from(
     """
     from thano_assets.resources import base_models
 
-    base = base_models.resolve(
-        statement.base if isinstance(statement, BuildModel) else _root_base(parent),
-        quoted=not isinstance(statement, BuildModel) or statement.base_quoted,
-        revision=statement.options.get("base_revision"),
-        workspace=runtime.workspace,
-    )
+    if parent is not None and parent.tags.get("thano.base") == base_models.UPLOADED:
+        base = base_models.uploaded(parent.path, parent.tags.get("thano.base_revision", ""))
+    else:
+        base = base_models.resolve(
+            statement.base if isinstance(statement, BuildModel) else _root_base(parent),
+            quoted=not isinstance(statement, BuildModel) or statement.base_quoted,
+            revision=statement.options.get("base_revision"),
+            workspace=runtime.workspace,
+        )
     digest = parent.data_version if parent is not None else None
     fingerprint = fingerprint_of(statement, training_set.identity, base.identity, digest)
     return Training(name, statement, training_set, base, parent, fingerprint)

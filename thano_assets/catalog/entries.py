@@ -11,18 +11,21 @@ from functools import cached_property
 from thano_assets.sql import parse
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
+    Body,
     BuildModel,
     Convert,
     Copy,
     CreateTableAs,
     Evaluate,
     Expect,
+    ExplainPredict,
     FitModel,
     GetThanosql,
     Predict,
     Query,
     Search,
     Statement,
+    UploadModel,
 )
 
 #: The name of the pre-built classifier where ``GET THANOSQL MODEL`` is not told another.
@@ -35,7 +38,10 @@ class EntryKind(StrEnum):
     TABLE = "tables"
     MODEL = "models"
     PREDICTION = "predictions"
+    EXPLANATION = "explanations"
     EVALUATION = "evaluations"
+    EMBEDDING = "embeddings"
+    SEARCH = "searches"
     CHECK = "checks"
 
     @property
@@ -80,20 +86,20 @@ class Entry:
 def entry_of(statement: Statement) -> Entry | None:
     """The catalog entry that ``statement`` defines, ``None`` where it defines nothing.
 
-    A bare PREDICT or EVALUATE gets a name made of what it does, so that the same statement,
-    however it is spaced, always names the same table.
+    A bare PREDICT, EXPLAIN PREDICT, EVALUATE, CONVERT or SEARCH gets a name made of what it does, so that
+    the same statement, however it is spaced, always names the same table.
     """
     match statement:
         case Copy(table=name):
             return Entry(EntryKind.TABLE, name, _file_text(statement.text))
         case CreateTableAs(name=name, body=body):
             return Entry(_body_kind(body), name, _file_text(statement.text))
-        case BuildModel(name=name) | FitModel(name=name):
+        case BuildModel(name=name) | FitModel(name=name) | UploadModel(name=name):
             return Entry(EntryKind.MODEL, name, _file_text(statement.text))
         case GetThanosql(what="MODEL"):
             name = str(statement.options.get("model_name") or PREBUILT_NAME)
             return Entry(EntryKind.MODEL, name, _file_text(statement.text))
-        case Predict() | Evaluate():
+        case Predict() | ExplainPredict() | Evaluate() | Convert() | Search():
             name = automatic_name(statement)
             text = f'CREATE OR REPLACE TABLE "{name}" AS\n{statement.text.strip()}'
             return Entry(_body_kind(statement), name, _file_text(text))
@@ -112,19 +118,24 @@ def _file_text(text: str) -> str:
     return text.strip() + "\n;\n"
 
 
-def _body_kind(body: Query | Predict | Evaluate | Convert | Search) -> EntryKind:
+def _body_kind(body: Body) -> EntryKind:
     match body:
         case Predict():
             return EntryKind.PREDICTION
+        case ExplainPredict():
+            return EntryKind.EXPLANATION
         case Evaluate():
             return EntryKind.EVALUATION
+        case Convert():
+            return EntryKind.EMBEDDING
+        case Search():
+            return EntryKind.SEARCH
     return EntryKind.TABLE
 
 
-def automatic_name(statement: Predict | Evaluate) -> str:
+def automatic_name(statement: Predict | ExplainPredict | Evaluate | Convert | Search) -> str:
     """``predict_<model>_<table>_<digest>``: readable, and the same for the same statement."""
-    verb = "predict" if isinstance(statement, Predict) else "evaluate"
-    words = [verb, statement.model.name]
+    words = [statement.option_kind, statement.model.name]
     rendered = statement.query.render(nested_names(statement.query))
     tables = tables_read(rendered.text).tables
     if tables:
@@ -138,7 +149,7 @@ def nested_names(query: Query) -> list[str]:
     names = []
     for number, nested in enumerate(query.nested):
         match nested.statement:
-            case Predict() | Evaluate():
+            case Predict() | ExplainPredict() | Evaluate() | Convert() | Search():
                 names.append(automatic_name(nested.statement))
             case _:
                 names.append(

@@ -20,19 +20,23 @@ from thano_assets.catalog.entries import (
 from thano_assets.catalog.overlay import Entries
 from thano_assets.errors import QueryError, ThanoError, UnknownModel, UnknownTable, did_you_mean
 from thano_assets.sql import parse
+from thano_assets.sql.base_names import EMBEDDING_BASES, is_embedding_base
 from thano_assets.sql.canonical import canonical_query
 from thano_assets.sql.options import OPTION_SPECS
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
     BuildModel,
+    Convert,
     Copy,
     CreateTableAs,
     Evaluate,
     Expect,
+    ExplainPredict,
     FitModel,
     ModelRef,
     Predict,
     Query,
+    Search,
     Statement,
 )
 
@@ -41,6 +45,9 @@ CHAMPION = "champion"
 
 #: Options that say how a new version is compared with the champion, not how it is trained.
 JUDGING_OPTIONS = frozenset({"promote_if", "evaluate_on", "strict"})
+
+# Statements that ask a model about the rows of a query.
+_ASKING = (Predict, ExplainPredict, Evaluate, Convert, Search)
 
 #: Key of an asset: its group and its name, as Dagster shows it (``models/my_classifier``).
 Key = tuple[str, str]
@@ -54,7 +61,10 @@ class NodeKind(StrEnum):
     TRAINING_SET = "training_sets"
     MODEL = "models"
     PREDICTION = "predictions"
+    EXPLANATION = "explanations"
     EVALUATION = "evaluations"
+    EMBEDDING = "embeddings"
+    SEARCH = "searches"
     # A version or alias that a statement pins: registered elsewhere, never made by itself.
     MODEL_VERSION = "model_versions"
 
@@ -66,7 +76,10 @@ CODE_VERSIONS: dict[NodeKind, str] = {
     NodeKind.TRAINING_SET: "1",
     NodeKind.MODEL: "1",
     NodeKind.PREDICTION: "1",
+    NodeKind.EXPLANATION: "1",
     NodeKind.EVALUATION: "1",
+    NodeKind.EMBEDDING: "1",
+    NodeKind.SEARCH: "1",
     NodeKind.MODEL_VERSION: "1",
 }
 
@@ -131,6 +144,16 @@ def training_identity(statement: BuildModel | FitModel, *, judged: bool = True) 
         else str(statement.parent)
     )
     return repr((statement.kind, statement.name, base, sorted(options.items())))
+
+
+def model_ref(statement: object) -> ModelRef | None:
+    """The registered model that a statement asks or goes on from; ``None`` where it names a base model."""
+    ref = statement.parent if isinstance(statement, FitModel) else getattr(statement, "model", None)
+    if not isinstance(ref, ModelRef):
+        return None
+    if isinstance(statement, (Convert, Search)) and is_embedding_base(ref.name, ref.quoted):
+        return None
+    return ref
 
 
 class Graph:
@@ -268,8 +291,8 @@ class Graph:
                 reads.extend(self._statement_reads(statement))
         for statement in entry.statements:
             inner = statement.body if isinstance(statement, CreateTableAs) else statement
-            if isinstance(inner, (Predict, Evaluate)):
-                nodes.extend(self._version_nodes(entry, inner.model))
+            if isinstance(inner, _ASKING) and (ref := model_ref(inner)) is not None:
+                nodes.extend(self._version_nodes(entry, ref))
         raw = (NodeKind.RAW.value, entry.name)
         if raw in reads:
             nodes.append(Node(NodeKind.RAW, entry.name, entry, ()))
@@ -280,7 +303,9 @@ class Graph:
 
     def _model_nodes(self, entry: Entry) -> list[Node]:
         statement = entry.statement
-        if not isinstance(statement, (BuildModel, FitModel)):  # the pre-built model reads nothing of ours
+        if not isinstance(
+            statement, (BuildModel, FitModel)
+        ):  # pre-built and uploaded ones read nothing of ours
             return [Node(NodeKind.MODEL, entry.name, entry, ())]
         rows = Node(
             NodeKind.TRAINING_SET, entry.name, entry, tuple(dict.fromkeys(self.query_reads(statement.query)))
@@ -303,8 +328,8 @@ class Graph:
     def _statement_reads(self, statement: Statement) -> list[Key]:
         keys: list[Key] = []
         inner = statement.body if isinstance(statement, CreateTableAs) else statement
-        if isinstance(inner, (Predict, Evaluate)):
-            keys.append(self._model_ref_key(inner.model))
+        if isinstance(inner, _ASKING) and (ref := model_ref(inner)) is not None:
+            keys.append(self._model_ref_key(ref))
         query = query_of(statement)
         if query is not None:
             keys.extend(self.query_reads(query))
@@ -351,8 +376,8 @@ def names_read(statement: Statement) -> set[tuple[bool, str]]:
     wanted: set[tuple[bool, str]] = set()
     query = query_of(statement)
     inner = statement.body if isinstance(statement, CreateTableAs) else statement
-    ref = inner.parent if isinstance(inner, FitModel) else getattr(inner, "model", None)
-    if isinstance(ref, ModelRef):
+    ref = model_ref(inner)
+    if ref is not None:
         wanted.add((False, ref.name))
     if isinstance(inner, (BuildModel, FitModel)) and inner.options.get("evaluate_on"):
         wanted.add((True, str(inner.options["evaluate_on"])))
@@ -380,9 +405,10 @@ def check_reads(
         UnknownModel: a model that is neither defined here nor in the registry (``known_models``).
     """
     inner = statement.body if isinstance(statement, CreateTableAs) else statement
-    ref = inner.parent if isinstance(inner, FitModel) else getattr(inner, "model", None)
-    if isinstance(ref, ModelRef):
-        models = sorted({*graph.model_names(), *known_models})
+    ref = model_ref(inner)
+    if ref is not None:
+        bases = EMBEDDING_BASES if isinstance(inner, (Convert, Search)) else ()
+        models = sorted({*graph.model_names(), *known_models, *bases})
         if ref.name not in models and ref.name != PREBUILT_NAME:
             raise UnknownModel(
                 f"There is no model {ref.name}.", hint=did_you_mean(ref.name, models, "models")

@@ -12,13 +12,17 @@ from thano_assets.sql.canonical import canonical_query
 from thano_assets.sql.options import OPTION_SPECS
 from thano_assets.sql.statements import (
     BuildModel,
+    Convert,
     Copy,
     CreateTableAs,
     Evaluate,
+    ExplainPredict,
     FitModel,
     Predict,
     Query,
+    Search,
     Statement,
+    UploadModel,
 )
 
 _SHOWN = 60
@@ -119,10 +123,16 @@ def _changes(old: Statement, new: Statement) -> list[str]:
                 found.append(f"the path changed from '{old.path}' to '{new.path}'")
             elif (old.path, old.rows_json) != (new.path, new.rows_json):
                 found.append("the inline rows changed" if old.path is new.path else "the source changed")
+        case UploadModel(), UploadModel():
+            if old.path != new.path:
+                found.append(f"the path changed from '{old.path}' to '{new.path}'")
         case BuildModel(), BuildModel():
             if old.base != new.base:
                 found.append(f"the base model changed from {old.base} to {new.base}")
-        case ((Predict() | Evaluate()), (Predict() | Evaluate())):
+        case (
+            (Predict() | ExplainPredict() | Evaluate() | Convert() | Search()),
+            (Predict() | ExplainPredict() | Evaluate() | Convert() | Search()),
+        ):
             if str(old.model) != str(new.model):
                 found.append(f"the model changed from {old.model} to {new.model}")
         case FitModel(), FitModel():

@@ -64,6 +64,20 @@ def key_text(key: Any) -> str:
     return str(plain(key))
 
 
+def weighted_words(value: Any) -> list[tuple[str, float]] | None:
+    """The words and weights of an explanation, as EXPLAIN PREDICT gives it; ``None`` for other values."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return None
+    if not all(isinstance(item, dict) and item.keys() == {"token", "weight"} for item in value):
+        return None
+    return [(str(item["token"]), float(item["weight"] or 0.0)) for item in value]
+
+
+def words_text(words: Sequence[tuple[str, float]]) -> str:
+    """``boring +3.10, fine -0.25``."""
+    return ", ".join(f"{word} {weight:+.2f}" for word, weight in words)
+
+
 def scalar_text(value: Any) -> str:
     """One value as the text of a CSV or Markdown cell; NULL is the empty text."""
     if value is None:

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
-from IPython.display import DisplayHandle
+from IPython.display import DisplayHandle, display
 
 from thano_assets.errors import ThanoError
+from thano_assets.interfaces.formats import weighted_words, words_text
 from thano_assets.interfaces.render import Meter, RichProgress, duration
 from thano_assets.interfaces.signals import stoppable, was_stopped
 from thano_assets.progress import Progress, Task
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from thano_assets.session import Result, Session
 
@@ -128,6 +130,10 @@ class ThanoMagics(Magics):
             assert self.shell is not None
             self.shell.user_ns[name] = frame
             return None
+        if result is not None and result.table is not None:
+            explained = explanations_of(result.table)
+            if explained is not None:
+                display(explained, raw=True)
         return frame
 
     def _run(self, text: str) -> Result | None:
@@ -171,6 +177,51 @@ def _assignment(text: str) -> tuple[str | None, str]:
     if match is None:
         return None, text
     return match[1], re.sub(r"[^\n]", " ", match[0]) + text[match.end() :]
+
+
+# ---------------------------------------------------------------- explanations
+
+_EXPLAINED_ROWS = 20
+
+
+def explanations_of(table: pa.Table) -> dict[str, str] | None:
+    """The first rows' explanations for a cell's output, words coloured by weight; ``None`` without any.
+
+    Words for the label are green, those against it red, stronger ones deeper.
+    """
+    import pyarrow.types as types
+
+    column = next(
+        (
+            field.name
+            for field in table.schema
+            if types.is_list(field.type)
+            and types.is_struct(field.type.value_type)
+            and {part.name for part in field.type.value_type} == {"token", "weight"}
+        ),
+        None,
+    )
+    if column is None or len(set(table.column_names)) < table.num_columns:
+        return None
+    head = table.slice(0, _EXPLAINED_ROWS)
+    labels = head.column("predicted").to_pylist() if "predicted" in head.column_names else [None] * len(head)
+    plain, rows = [], []
+    for label, value in zip(labels, head.column(column).to_pylist(), strict=True):
+        words = weighted_words(value) or []
+        plain.append(f"{label}: {words_text(words)}" if label is not None else words_text(words))
+        chips = " ".join(_chip(word, weight, max(abs(one) for _, one in words)) for word, weight in words)
+        rows.append(f"<tr><td>{html.escape('' if label is None else str(label))}</td><td>{chips}</td></tr>")
+    more = f"<div>first {len(head):,} of {len(table):,} rows</div>" if len(table) > len(head) else ""
+    return {"text/plain": "\n".join(plain), "text/html": f"<table>{''.join(rows)}</table>{more}"}
+
+
+def _chip(word: str, weight: float, most: float) -> str:
+    colour = "22, 163, 74" if weight > 0 else "220, 38, 38"
+    depth = 0.1 + 0.6 * abs(weight) / most if most else 0.1
+    return (
+        f'<span style="background:rgba({colour}, {depth:.2f});padding:0 .3em;border-radius:.2em" '
+        f'title="{weight:+.3f}">{html.escape(word)} <small>{weight:+.2f}</small></span>'
+    )
 
 
 # ---------------------------------------------------------------- progress

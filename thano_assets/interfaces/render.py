@@ -23,7 +23,7 @@ from rich.progress import Task as BarTask
 from rich.table import Table
 from rich.text import Text
 
-from thano_assets.interfaces.formats import is_number, key_text
+from thano_assets.interfaces.formats import is_number, key_text, weighted_words, words_text
 from thano_assets.progress import Progress, Task
 
 if TYPE_CHECKING:
@@ -72,6 +72,9 @@ def cell_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         if value and all(isinstance(item, tuple) and len(item) == 2 for item in value):
             return _pairs_text(value)
+        words = weighted_words(value)
+        if words is not None:
+            return _one_line(words_text(words)[:_CELL_LIMIT])
         shown = ", ".join(cell_text(item) for item in value[:_LIST_ITEMS])
         return f"[{shown}, … {len(value):,} values]" if len(value) > _LIST_ITEMS else f"[{shown}]"
     return _one_line(str(value)[:_CELL_LIMIT])

@@ -96,7 +96,7 @@ class Encoder:
         if not texts:
             return Encoded([], [], self.max_length)
         found = self.tokenizer(
-            [self._shortened(text) for text in texts],
+            [self.shortened(text) for text in texts],
             padding=False,
             truncation=False,
             return_attention_mask=False,
@@ -107,12 +107,26 @@ class Encoder:
         for ids in found:
             cut.append(len(ids) > self.max_length)
             if cut[-1]:
-                end = len(ids) - self._after
-                ids = ids[: self._before + self.head] + ids[end - self.tail : end] + ids[end:]
+                ids = [ids[place] for place in self.kept(len(ids))]
             rows.append(np.asarray(ids, dtype=np.int32))
         return Encoded(rows, cut, self.max_length)
 
-    def _shortened(self, text: str) -> str:
+    def kept(self, length: int) -> list[int]:
+        """The places of the tokens that are kept of a text with ``length`` of them, special ones included."""
+        if length <= self.max_length:
+            return list(range(length))
+        end = length - self._after
+        return [*range(self._before + self.head), *range(end - self.tail, length)]
+
+    def special(self, length: int) -> np.ndarray:
+        """Which of the ``length`` tokens that are read of a text are special ones, bool (length,)."""
+        found = np.zeros(length, dtype=bool)
+        found[: self._before] = True
+        found[length - self._after :] = True
+        return found
+
+    def shortened(self, text: str) -> str:
+        """What is tokenized of a text: all of it, or both ends of a very long one."""
         room = _CHARACTERS_PER_TOKEN * self.max_length
         if len(text) <= 2 * room:
             return text
@@ -121,12 +135,22 @@ class Encoder:
         return f"{text[:room]} {text[-room:]}"
 
 
+def numbers_from_padding(config: Any) -> bool:
+    """Whether the model numbers positions from its padding id + 1 and gives padding tokens none."""
+    return getattr(config, "model_type", "") in {
+        "roberta",
+        "xlm-roberta",
+        "camembert",
+        "roberta-prelayernorm",
+    }
+
+
 def limit(tokenizer: Any, config: Any) -> int:
     """The most tokens that a model with this tokenizer and configuration can read."""
     own = tokenizer.model_max_length
     positions = getattr(config, "max_position_embeddings", None)
-    if positions and getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}:
-        positions -= 2  # these number positions from the padding id + 1
+    if positions and numbers_from_padding(config):
+        positions -= 2
     candidates = [value for value in (own, positions) if value and 0 < value < _NO_LIMIT]
     return min(candidates, default=512)
 

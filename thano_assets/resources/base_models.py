@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 SOURCES = ("folder", "cache", "hub", "package")
 
+#: What a model is called that came by UPLOAD MODEL, where others name their base.
+UPLOADED = "upload"
+
 
 class ModelPlace(Protocol):
     """The part of a workspace that is needed here."""
@@ -169,7 +172,7 @@ class ResolvedBase:
     Attributes:
         name: what the statement said.
         architecture: Transformers' model type (``electra``, ``bert``, …).
-        source: one of :data:`SOURCES`.
+        source: one of :data:`SOURCES`, or :data:`UPLOADED`.
         revision: commit on the hub; ``<version>+sha256:…`` of a package's weights; ``sha256:…`` of a folder.
         hub_id: repository, where the weights come from one.
         note: what a person should know about these weights, or ``None``.
@@ -188,13 +191,15 @@ class ResolvedBase:
     @property
     def identity(self) -> str:
         """What a fingerprint needs: the same for the same weights in the same shape, wherever they lay."""
-        origin = {"folder": "folder", "package": PACKAGE}.get(self.source, self.hub_id)
+        origin = {"folder": "folder", "package": PACKAGE, UPLOADED: UPLOADED}.get(self.source, self.hub_id)
         return f"{origin}@{self.revision}:{self.architecture}"
 
     def describe(self) -> str:
         """One line that says what is used and where it is from."""
         if self.source == "package":
             return f"{self.name}: {PACKAGE_MODEL} in {self.architecture.upper()} shape from package {PACKAGE}"
+        if self.source == UPLOADED:
+            return f"{self.name}: {self.architecture.upper()} trained elsewhere ({self.revision[:19]})"
         if self.source == "folder":
             return f"{self.name}: {self.architecture.upper()} from a folder ({self.revision[:19]})"
         return f"{self.name}: {self.hub_id} ({self.source}, revision {self.revision[:12]})"
@@ -215,6 +220,7 @@ def resolve(
     revision: str | None = None,
     workspace: ModelPlace,
     network: bool = True,
+    purpose: str = "classify",
 ) -> ResolvedBase:
     """Find the weights of a base model; nothing is downloaded yet.
 
@@ -224,22 +230,28 @@ def resolve(
         revision: commit, branch or tag on the hub; folder and package cannot serve one.
         workspace: where base models are kept.
         network: whether the hub may be asked.
+        purpose: ``'classify'`` for a base to train from, ``'embed'`` for one that makes embeddings.
 
     Raises:
         UnknownBaseModel: no such name.
-        UnsupportedStatement: a catalogue name that is no text classifier.
+        UnsupportedStatement: a catalogue name that serves another purpose.
         PathRefused: a folder outside of the workspace.
         BaseModelUnavailable: no source has it now; the sentence has each source and why.
     """
     info = next((entry for entry in _CATALOGUE if entry.name == name), None)
     if info is None and not quoted:
-        names = [entry.name for entry in _CATALOGUE if entry.purpose == "classify"]
+        names = [entry.name for entry in _CATALOGUE if entry.purpose == purpose]
         hint = did_you_mean(name, names, "base models")
         raise UnknownBaseModel(
             f"There is no base model {name}.",
             hint=f"{hint} A repository of the hub or a folder is written in quotes." if hint else None,
         )
-    if info is not None and info.purpose != "classify":
+    if info is not None and purpose == "embed" and info.purpose != "embed":
+        raise UnsupportedStatement(
+            f"{name} makes no embeddings.",
+            hint="USING SBERTEn makes them; so does a model that was built here, or a repository in quotes.",
+        )
+    if info is not None and info.purpose != purpose:
         kind = "makes embeddings and" if info.purpose == "embed" else "works on tables and"
         raise UnsupportedStatement(
             f"{name} {kind} cannot be trained as a text classifier.",
@@ -254,7 +266,7 @@ def resolve(
             return found
         tried[source] = found
     reasons = "; ".join(f"{source}: {why}" for source, why in tried.items())
-    now = [entry.name for entry in _CATALOGUE if entry.purpose == "classify" and entry.shape]
+    now = [entry.name for entry in _CATALOGUE if entry.purpose == purpose and entry.shape]
     offline = f" {', '.join(now)} can be used now." if package_version() else ""
     raise BaseModelUnavailable(
         f"The base model {name} cannot be had ({reasons}).",
@@ -304,6 +316,16 @@ def _inside(candidate: str, workspace: ModelPlace, *, written: bool) -> Path | N
         if path.is_dir() and path.is_relative_to(root.resolve()):
             return path
     return None
+
+
+def uploaded(folder: Path, revision: str) -> ResolvedBase:
+    """What stands for the base of an uploaded model, which is trained on: there is none but itself.
+
+    Args:
+        folder: of the version, or of one that was trained on from it.
+        revision: of the upload, ``sha256:…``.
+    """
+    return ResolvedBase(UPLOADED, _model_type(folder), UPLOADED, revision, _folder=lambda progress: folder)
 
 
 def _from_cache(
@@ -371,6 +393,15 @@ def _from_package(
         return f"{PACKAGE} is not installed"
     shape = info.shape
     digest = file_digest(package_folder() / "model.safetensors")
+    if info.purpose == "embed":  # the very model, with its tokenizer and pooling: nothing to convert
+        return ResolvedBase(
+            name,
+            shape,
+            "package",
+            f"{version}+sha256:{digest}",
+            max_length=info.max_length,
+            _folder=lambda progress: package_folder(),
+        )
     target = workspace.models_cache / "packages" / f"{PACKAGE}-{version}-{digest[:12]}-{shape}-{CONVERSION}"
 
     def folder(progress: Progress) -> Path:
@@ -427,6 +458,9 @@ def _folder_digest(path: Path) -> str:
     for file in sorted(path.iterdir()):
         if file.is_file() and file.suffix in {".json", ".safetensors", ".txt", ".model"}:
             whole.update(f"{file.name}:{file_digest(file)}\n".encode())
+    pooling = path / "1_Pooling" / "config.json"  # how Sentence Transformers says what a vector is
+    if pooling.is_file():
+        whole.update(f"1_Pooling/config.json:{file_digest(pooling)}\n".encode())
     return whole.hexdigest()
 
 
@@ -481,7 +515,7 @@ def availability(workspace: ModelPlace) -> list[dict[str, Any]]:
                 if source:
                     break
                 tried[name] = found
-        usable = source is not None and info.purpose == "classify"
+        usable = source is not None and info.purpose in ("classify", "embed")
         reason = "; ".join(f"{name}: {why}" for name, why in tried.items()) if source is None else None
         rows.append(
             {

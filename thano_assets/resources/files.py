@@ -87,7 +87,7 @@ def resolve(workspace: Workspace, path: str) -> list[Path]:
         return [tutorial]
 
     try:
-        return _resolve(workspace, path, _candidates(workspace, text))
+        return _resolve(workspace, path, candidates(workspace, text))
     except (OSError, RuntimeError) as error:  # a name too long, a folder without rights, a loop of links
         reason = getattr(error, "strerror", None) or error
         raise DataFileError(f"'{_short(path, 80)}' cannot be read: {reason}.") from error
@@ -98,14 +98,15 @@ def _resolve(workspace: Workspace, path: str, candidates: list[Path]) -> list[Pa
         found = _expand(candidate)
         if found:
             for one in found:
-                _check_inside(workspace, path, one)
+                check_inside(workspace, path, one)
             return _files_of(workspace, path, found)
     # What is not there is refused like what is: the answer must not tell which files exist outside.
-    _check_inside(workspace, path, candidates[0])
-    raise _missing(workspace, path)
+    check_inside(workspace, path, candidates[0])
+    raise missing(workspace, path)
 
 
-def _candidates(workspace: Workspace, text: str) -> list[Path]:
+def candidates(workspace: Workspace, text: str) -> list[Path]:
+    """Where a path in a statement may lie, the likeliest place first."""
     named = Path(text).expanduser()
     if named.is_absolute():
         return [named]
@@ -122,12 +123,17 @@ def _expand(candidate: Path) -> list[Path]:
     return []
 
 
-def _check_inside(workspace: Workspace, path: str, found: Path) -> None:
+def check_inside(workspace: Workspace, path: str, found: Path, *, reader: str = "COPY") -> None:
+    """Check that ``found``, which ``path`` of a statement means, lies in a folder that may be read.
+
+    Raises:
+        PathRefused: it does not; links count as what they point to.
+    """
     real = found.resolve()
     roots = [root.resolve() for root in workspace.readable_folders]
     if not any(real == root or root in real.parents for root in roots):
         raise PathRefused(
-            f"'{path}' is outside the folders that COPY may read.",
+            f"'{path}' is outside the folders that {reader} may read.",
             hint=f"Move it into {workspace.data}, or add its folder to allowed under [files] in "
             f"{workspace.settings_path}.",
         )
@@ -145,7 +151,7 @@ def _files_of(workspace: Workspace, path: str, found: list[Path]) -> list[Path]:
     if not readable:
         raise DataFileError(f"The folder '{path}' has no file that can be read.", hint=_READ)
     for one in readable:
-        _check_inside(workspace, str(Path(path) / one.relative_to(found[0])), one)
+        check_inside(workspace, str(Path(path) / one.relative_to(found[0])), one)
     return [one.resolve() for one in readable]
 
 
@@ -160,11 +166,12 @@ def _tutorial_file(workspace: Workspace, text: str) -> Path | None:
     place = datasets.folder(workspace) / name
     if not place.exists():
         datasets.complete(workspace)
-    _check_inside(workspace, text, place)
+    check_inside(workspace, text, place)
     return place.resolve()
 
 
-def _missing(workspace: Workspace, path: str) -> DataFileError:
+def missing(workspace: Workspace, path: str) -> DataFileError:
+    """The error for a path where nothing is, with names like it that are there."""
     names: list[str] = []
     for root in workspace.readable_folders:
         for folder, folders, files in os.walk(root):

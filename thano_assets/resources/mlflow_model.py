@@ -121,7 +121,8 @@ def save(
         except (OSError, ValueError) as error:
             reason = str(error).split("\n")[0]
             raise WorkspaceError(f"{source} is not a folder of a text classifier: {reason}") from error
-        limits = [max_length, tokenizer.model_max_length, classifier.config.max_position_embeddings]
+        positions = getattr(classifier.config, "max_position_embeddings", None)
+        limits = [max_length, tokenizer.model_max_length, positions]
         length = min(limit for limit in limits if limit)
         # Whoever asks the pipeline for truncation=True without a length gets this one.
         tokenizer.model_max_length = length

@@ -1,8 +1,11 @@
-"""Names of base models of other media, which are recognised and refused."""
+"""Names of base models: those that make embeddings, and those of other media, which are refused."""
 
 from __future__ import annotations
 
 import re
+
+#: Base models that CONVERT and SEARCH know by name; no model of the registry goes by these names there.
+EMBEDDING_BASES = ("SBERTEn", "SBERTKo")
 
 # Families of ThanoSQL's image, audio, video and time-series base models and their common relatives.
 _MEDIA = re.compile(
@@ -12,6 +15,16 @@ _MEDIA = re.compile(
     r"(?:en|ko|image|audio|video)?",
     re.IGNORECASE,
 )
+
+
+def is_embedding_base(name: str, quoted: bool) -> bool:
+    """Whether ``name`` after USING of CONVERT or SEARCH means a base model, not one of the registry.
+
+    Args:
+        name: as it was written; a repository of the hub or a folder has a ``/``, no registered model has.
+        quoted: whether it stood in quotes.
+    """
+    return name in EMBEDDING_BASES or (quoted and ("/" in name or name in (".", "..")))
 
 
 def is_media_base(name: str) -> bool:

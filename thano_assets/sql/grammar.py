@@ -36,7 +36,7 @@ _SPECS = (
     StatementSpec(
         "CREATE TABLE AS",
         "CREATE [OR REPLACE] TABLE [IF NOT EXISTS] name "
-        "AS {query | PREDICT … | EVALUATE … | CONVERT … | SEARCH …}",
+        "AS {query | PREDICT … | EXPLAIN PREDICT … | EVALUATE … | CONVERT … | SEARCH …}",
         "Makes a table under a name of your choice.",
     ),
     StatementSpec("DROP TABLE", "DROP TABLE [IF EXISTS] name", "Removes a table."),
@@ -64,20 +64,19 @@ _SPECS = (
     StatementSpec(
         "CONVERT",
         "CONVERT USING model [VERSION n] [OPTIONS (…)] AS query",
-        "Gives the rows of the query with an embedding of the text.",
-        available=False,
+        "Gives the rows of the query with an embedding of the text, FLOAT[n] of length 1. Texts that the "
+        "model has embedded before do not go through it again.",
     ),
     StatementSpec(
         "SEARCH TEXT",
-        "SEARCH TEXT USING model [OPTIONS (…)] AS query",
-        "Gives rows by falling similarity to a text.",
-        available=False,
+        "SEARCH TEXT USING model [VERSION n] [OPTIONS (…)] AS query",
+        "Gives rows by falling similarity (cosine) to a text.",
     ),
     StatementSpec(
         "SEARCH KEYWORD",
-        "SEARCH KEYWORD USING model [OPTIONS (…)] AS query",
-        "Adds the keywords of each text.",
-        available=False,
+        "SEARCH KEYWORD USING model [VERSION n] [OPTIONS (…)] AS query",
+        "Gives the rows of the query with the keywords of each text: a column keyword, JSON of keyword and "
+        "score.",
     ),
     StatementSpec(
         "LIST",
@@ -102,8 +101,10 @@ _SPECS = (
     StatementSpec(
         "UPLOAD MODEL",
         "UPLOAD MODEL name [OPTIONS (…)] FROM 'path'",
-        "Registers a model that was trained elsewhere.",
-        available=False,
+        "Registers a text classifier that was trained elsewhere: a folder as save_pretrained of "
+        "Transformers writes it (config.json, model.safetensors, the tokenizer's files), or one with a state "
+        "dict of torch (.bin, .pth) in place of the safetensors. Labels are those of id2label; no code of "
+        "the folder is run.",
     ),
     StatementSpec(
         "SHOW CREATE",
@@ -168,8 +169,11 @@ _SPECS = (
     StatementSpec(
         "EXPLAIN PREDICT",
         "EXPLAIN PREDICT USING model [VERSION n] [OPTIONS (…)] AS query",
-        "Shows the tokens that moved each prediction most.",
-        available=False,
+        "Gives the rows of the query with the predicted label, its probability and explanation: the words "
+        "of the text that moved the prediction most, a list of token and weight. Weights are in log-odds, "
+        "those above zero speak for the predicted label; over all words of a text they sum up to what the "
+        "text changes against an empty one (integrated gradients). It costs some fifty to a hundred times a "
+        "PREDICT: ask for the rows that matter.",
     ),
 )
 

@@ -350,10 +350,9 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         OptionSpec(
             "top_k",
             "integer",
-            "Tokens to show for each row, those that moved the prediction most.",
+            "Words to show for each row, those that moved the prediction most.",
             default=10,
             minimum=1,
-            available=False,
         ),
     ),
     "EVALUATE": (
@@ -379,7 +378,13 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
     "SEARCH TEXT": (
         OptionSpec("search_by", "choice", "What search_input is.", default="text", choices=("text",)),
         OptionSpec("search_input", "text", "The text to search for."),
-        OptionSpec("emb_col", "column", "The column of embeddings that CONVERT made."),
+        OptionSpec(
+            "emb_col",
+            "column",
+            "The column of embeddings that CONVERT made, in the query's rows or of the same query. "
+            "Without it the texts of text_col are embedded, those that are known already left out.",
+        ),
+        _TEXT_COL,
         OptionSpec(
             "result_col", "column", "Name of the column with the similarity.", default="search_result"
         ),
@@ -388,7 +393,12 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         ),
     ),
     "SEARCH KEYWORD": (
-        OptionSpec("lang", "text", "Language of the texts, such as 'en' or 'ko'."),
+        OptionSpec(
+            "lang",
+            "text",
+            "Language of the texts, such as 'en' or 'ko': it decides which stop words are left out. By "
+            "default English, and Korean with SBERTKo.",
+        ),
         _TEXT_COL,
         OptionSpec(
             "ngram_range",
@@ -402,7 +412,13 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         OptionSpec(
             "diversity", "number", "How unlike each other they shall be.", default=0.5, minimum=0, maximum=1
         ),
-        OptionSpec("use_stopwords", "boolean", "Leave out words such as 'the'.", default=True),
+        OptionSpec(
+            "use_stopwords",
+            "boolean",
+            "Leave out words such as 'the', by scikit-learn's list of English stop words; for other "
+            "languages there is no list and nothing is left out.",
+            default=True,
+        ),
         OptionSpec("threshold", "number", "Least score of a keyword.", default=0.0, minimum=0, maximum=1),
     ),
     "GET THANOSQL MODEL": (

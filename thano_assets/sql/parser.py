@@ -19,6 +19,7 @@ from thano_assets.sql.options import Options
 from thano_assets.sql.queries import QueryReader, starts_media, starts_nestable
 from thano_assets.sql.source import Span
 from thano_assets.sql.statements import (
+    Body,
     BuildModel,
     Convert,
     Copy,
@@ -424,7 +425,7 @@ class _Parser(QueryReader, Cursor):
             body=body,
         )
 
-    def _body(self, kind: str) -> Query | Predict | Evaluate | Convert | Search:
+    def _body(self, kind: str) -> Body:
         first, end = self.position, self.end
         while (
             first < end
@@ -435,7 +436,7 @@ class _Parser(QueryReader, Cursor):
             first, end = first + 1, end - 1
         if starts_nestable(self, first) and not self.sees_at(first, "LIST"):
             body = self.nested_statement(first, end)
-            assert isinstance(body, (Predict, Evaluate, Convert, Search))
+            assert isinstance(body, (Predict, ExplainPredict, Evaluate, Convert, Search))
             return body
         return self.query(kind)
 

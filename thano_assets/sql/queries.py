@@ -27,6 +27,7 @@ else:
 
 _NESTABLE = (
     ("PREDICT", "USING"),
+    ("EXPLAIN", "PREDICT"),
     ("EVALUATE", "USING"),
     ("CONVERT", "USING"),
     ("SEARCH", "TEXT"),

@@ -252,7 +252,16 @@ class Search(Statement):
         return f"SEARCH {self.what}"
 
 
-Body: TypeAlias = Query | Predict | Evaluate | Convert | Search
+@dataclass(frozen=True, kw_only=True)
+class ExplainPredict(Statement):
+    """``EXPLAIN PREDICT USING model AS query``; its options are those of PREDICT and ``top_k``."""
+
+    kind: ClassVar[str] = "EXPLAIN PREDICT"
+    model: ModelRef
+    query: Query
+
+
+Body: TypeAlias = Query | Predict | ExplainPredict | Evaluate | Convert | Search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -443,12 +452,3 @@ class Plan(Statement):
 
     kind: ClassVar[str] = "PLAN"
     statement: Statement
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExplainPredict(Statement):
-    """``EXPLAIN PREDICT USING model AS query``; its options are those of PREDICT and ``top_k``."""
-
-    kind: ClassVar[str] = "EXPLAIN PREDICT"
-    model: ModelRef
-    query: Query
