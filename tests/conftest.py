@@ -31,17 +31,23 @@ _LARGE = ("dagster", "mlflow", "torch", "transformers")
 
 
 @pytest.fixture(scope="session")
-def _thawed_at_the_end() -> Iterator[None]:
-    yield
-    gc.unfreeze()
+def _frozen() -> Iterator[list[str]]:
+    """Names of the large libraries that garbage collection leaves alone by now."""
+    yield (names := [])
+    if names:
+        gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
-def _libraries_are_not_looked_through(_thawed_at_the_end: None) -> None:
+def _libraries_are_not_looked_through(_frozen: list[str]) -> None:
     """Accelerate collects garbage after each training: with these libraries' objects that takes a second."""
-    if not gc.get_freeze_count() and all(name in sys.modules for name in _LARGE):
+    loaded = [name for name in _LARGE if name in sys.modules]
+    if len(loaded) > len(_frozen):
+        _frozen[:] = loaded
         gc.collect()
         gc.freeze()
+        # With few objects left that it knows of, it would else look through all of them every moment.
+        gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture

@@ -325,7 +325,8 @@ class Workbench:
         if node.kind is NodeKind.MODEL and incremental:
             same = self._trained_before(node, planning.version)
             if same is not None:
-                why = f"{planned.reason}; version {same.version} was trained from the very same"
+                verb = "is" if isinstance(node.entry.statement, UploadModel) else "was trained from"
+                why = f"{planned.reason}; version {same.version} {verb} the very same"
                 return replace(planned, reason=why, rows=0, seconds=None)
         seconds = record.seconds if record else None
         before = record.details.get("rows_run") if record else None
