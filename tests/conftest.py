@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +27,10 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.delenv(name, raising=False)
 
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two workers with two threads each would wait for one another on two cores.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _LARGE = ("dagster", "mlflow", "torch", "transformers")
 

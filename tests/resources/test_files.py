@@ -71,12 +71,15 @@ def copy(workspace: Workspace) -> Callable[..., tuple[list[tuple[str, str]], lis
         ("blank.csv", "\n\n" + CSV + "\n\n"),
         ("semicolon.csv", 'review;label\nGreat!;1\n"bad, bad";0\n'),
         ("a.tsv", "review\tlabel\nGreat!\t1\nbad, bad\t0\n"),
-        ("a.csv.gz", gzip.compress(CSV.encode())),
+        ("a.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("a.csv.zst", pa.compress(CSV.encode(), codec="zstd", asbytes=True)),
         ("a.json", '[{"review": "Great!", "label": 1}, {"review": "bad, bad", "label": 0}]'),
         ("a.jsonl", '{"review": "Great!", "label": 1}\n{"review": "bad, bad", "label": 0}\n'),
         ("a.ndjson", '{"review": "Great!", "label": 1}\n{"review": "bad, bad", "label": 0}\n'),
-        ("a.jsonl.gz", gzip.compress(b'{"review":"Great!","label":1}\n{"review":"bad, bad","label":0}\n')),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"review":"Great!","label":1}\n{"review":"bad, bad","label":0}\n', mtime=0),
+        ),
     ],
 )
 def test_text_formats(put: Callable, copy: Callable, name: str, content: str | bytes) -> None:
@@ -245,7 +248,11 @@ def test_types_that_change_far_down(put: Callable, copy: Callable) -> None:
         ("empty.csv", "", "'empty.csv' is empty."),
         ("empty.parquet", "", "'empty.parquet' is empty."),
         ("no.csv.gz", "a,b\n", "'no.csv.gz' cannot be read as CSV: Input is not a GZIP stream"),
-        ("cut.csv.gz", gzip.compress(CSV.encode() * 9999)[:-20], "'cut.csv.gz' cannot be read as CSV"),
+        (
+            "cut.csv.gz",
+            gzip.compress(CSV.encode() * 9999, mtime=0)[:-20],
+            "'cut.csv.gz' cannot be read as CSV",
+        ),
         ("no.parquet", "a,b\n1,2\n" * 9, "'no.parquet' cannot be read as Parquet: "),
         ("no.json", '{"a": 1', "'no.json' cannot be read as Json: "),
         ("no.jsonl", '{"a": 1}\n{"a": \n', "'no.jsonl' cannot be read as JSON lines: "),
