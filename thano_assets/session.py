@@ -164,9 +164,13 @@ class Session:
 
     def plan(self, text: str) -> Result:
         """What ``thano run`` of ``text`` would materialize, a row per asset; nothing is run."""
+        return self.plan_statements(self.parse(text), text)
+
+    def plan_statements(self, statements: Sequence[Statement], text: str) -> Result:
+        """The same for statements that :meth:`parse` gave, of several files perhaps."""
         started = time.perf_counter()
         with progress_module.reporting_to(self.progress):
-            result = self._plan(self.parse(text), text, Mode.INCREMENTAL)
+            result = self._plan(statements, text, Mode.INCREMENTAL)
         result.seconds = time.perf_counter() - started
         return result
 

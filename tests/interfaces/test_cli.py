@@ -278,6 +278,14 @@ def test_a_plan_runs_nothing(thano: Thano, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert [row["action"] for row in json.loads(done.stdout)] == ["create"]
     assert "planned" not in thano("sql", "LIST TABLE", "--format", "csv").stdout
+    other = tmp_path / "other.sql"
+    other.write_text("CREATE TABLE after AS SELECT a FROM planned;")
+    done = thano("plan", str(script), str(other), "--format", "json")
+    assert [(row["statement"], row["asset"]) for row in json.loads(done.stdout)] == [
+        (1, "tables/planned"),
+        (2, "tables/planned"),
+        (2, "tables/after"),
+    ]
 
 
 # ---------------------------------------------------------------- stopping

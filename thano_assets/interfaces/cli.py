@@ -297,21 +297,20 @@ Examples:
   thano plan "PREDICT USING tutorial_text_classification OPTIONS (text_col='review')
               AS SELECT * FROM movie_review_test" """,
 )
-@click.argument("target", metavar="FILE.sql|STATEMENTS")
+@click.argument("targets", nargs=-1, required=True, metavar="FILE.sql…|STATEMENTS")
 @click.option(
     "--format", "format_", type=click.Choice(["table", *DATA_FORMATS[:3]]), default="table", show_default=True
 )
 @common_options
 @pass_settings
-def plan(settings: Settings, target: str, format_: str) -> None:
+def plan(settings: Settings, targets: tuple[str, ...], format_: str) -> None:
     """Show what `thano run` would do, asset by asset and why, without doing it."""
-    looks_like_a_path = len(target.split()) == 1 and (target.endswith(".sql") or "/" in target)
-    script = (
-        Script.read(target) if target == "-" or looks_like_a_path or _is_file(target) else Script("", target)
-    )
+    scripts = [_script(target) for target in targets]
     terminal = Terminal()
-    with stoppable(), open_session(settings, terminal) as session, script.named_in_errors():
-        result = session.plan(script.text)
+    with stoppable(), open_session(settings, terminal) as session:
+        statements = [one for script in scripts for one in script.statements(session)]
+        with scripts[0].named_in_errors() if len(scripts) == 1 else contextlib.nullcontext():
+            result = session.plan_statements(statements, "\n".join(script.text for script in scripts))
     if format_ == "table":
         terminal.show(result, None)
     else:
@@ -466,6 +465,14 @@ def env_remove(settings: Settings, name: str, yes: bool) -> None:
 
 
 # ---------------------------------------------------------------- what commands share
+
+
+def _script(target: str) -> Script:
+    """The file that ``target`` names, or the statements that it is."""
+    looks_like_a_path = len(target.split()) == 1 and (target.endswith(".sql") or "/" in target)
+    return (
+        Script.read(target) if target == "-" or looks_like_a_path or _is_file(target) else Script("", target)
+    )
 
 
 def _is_file(name: str) -> bool:
