@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,12 +22,12 @@ from . import device as places
 from .encode import Encoded, Encoder, padded
 from .fused import fuse
 from .quiet import quiet_transformers
+from .warm import Warm
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 WINDOW = 4096  # texts held, sorted by length and embedded together; bounds the memory
-_KEPT = 2  # models kept loaded in a process
 # Widths of batches are multiples of these many tokens. Short texts gain from narrow steps, and there are few
 # of such widths; kernels are kept for every width met, so long ones are fewer.
 _NARROW, _WIDE, _NARROW_UP_TO = 8, 32, 64
@@ -109,17 +108,8 @@ class Embedder:
     @classmethod
     def cached(cls, model_dir: Path) -> Self:
         """As :meth:`load`, but a model used lately in this process is still warm."""
-        weights = Path(model_dir) / "model.safetensors"
-        time_ns = weights.stat().st_mtime_ns if weights.is_file() else 0
-        key = (cls, str(Path(model_dir).resolve()), time_ns)
-        with _cache_lock:
-            if key not in _cache:
-                _cache[key] = cls.load(model_dir)
-                while len(_cache) > _KEPT:
-                    _cache.popitem(last=False)
-            _cache.move_to_end(key)
-            found: Self = _cache[key]
-            return found
+        found: Self = _warm.get(cls, model_dir, cls.load)
+        return found
 
     def embed(self, texts: Sequence[str | None]) -> np.ndarray:
         """Vectors of length 1, float32 of shape (N, size); a missing or blank text has a row of NaN."""
@@ -259,5 +249,4 @@ def _batches(lengths: np.ndarray, budget: int, most_rows: int | None) -> Iterato
         start += size
 
 
-_cache: OrderedDict[Any, Any] = OrderedDict()
-_cache_lock = threading.Lock()
+_warm: Warm[Any] = Warm()

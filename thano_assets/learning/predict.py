@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -18,9 +17,9 @@ from . import device as places
 from .encode import Encoder
 from .infer import logits_by_batch, softmax
 from .quiet import quiet_transformers
+from .warm import Warm
 
 WINDOW = 4096  # texts held, sorted by length and answered together; bounds the memory
-_KEPT = 2  # models kept loaded in a process
 
 
 class Predictor:
@@ -76,17 +75,8 @@ class Predictor:
     @classmethod
     def cached(cls, model_dir: Path) -> Self:
         """As :meth:`load`, but a model used lately in this process is still warm."""
-        weights = Path(model_dir) / "model.safetensors"
-        time_ns = weights.stat().st_mtime_ns if weights.is_file() else 0
-        key = (cls, str(Path(model_dir).resolve()), time_ns)
-        with _cache_lock:
-            if key not in _cache:
-                _cache[key] = cls.load(model_dir)
-                while len(_cache) > _KEPT:
-                    _cache.popitem(last=False)
-            _cache.move_to_end(key)
-            found: Self = _cache[key]
-            return found
+        found: Self = _warm.get(cls, model_dir, cls.load)
+        return found
 
     def predict(self, texts: Sequence[str | None]) -> np.ndarray:
         """Probabilities, float32 of shape (N, C); a missing or blank text has a row of NaN."""
@@ -164,5 +154,4 @@ class Predictor:
         return found, cut
 
 
-_cache: OrderedDict[Any, Any] = OrderedDict()
-_cache_lock = threading.Lock()
+_warm: Warm[Any] = Warm()
