@@ -100,8 +100,10 @@ def recorded() -> Recorded:
     return Recorded()
 
 
-def make_tiny(folder: Path, kind: str = "electra", positions: int = 40, seed: int = 3) -> Path:
-    """Write a Hugging Face folder: a two-layer encoder, 32 wide, and a word tokenizer."""
+def make_tiny(
+    folder: Path, kind: str = "electra", positions: int = 40, seed: int = 3, mask: bool = False
+) -> Path:
+    """Write a Hugging Face folder: a two-layer encoder, 32 wide, and a word tokenizer, with [MASK] or without."""
     import torch
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
@@ -109,7 +111,7 @@ def make_tiny(folder: Path, kind: str = "electra", positions: int = 40, seed: in
     from tokenizers.processors import TemplateProcessing
     from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(["[MASK]"] if mask else [])]
     words = Tokenizer(WordLevel({word: i for i, word in enumerate(specials + WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = Whitespace()
     words.post_processor = TemplateProcessing(
@@ -121,6 +123,7 @@ def make_tiny(folder: Path, kind: str = "electra", positions: int = 40, seed: in
         pad_token="[PAD]",
         cls_token="[CLS]",
         sep_token="[SEP]",
+        mask_token="[MASK]" if mask else None,
         model_max_length=positions,
     )
     config = AutoConfig.for_model(

@@ -64,3 +64,29 @@ class TrainingSettings:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return asdict(self)
+PRETRAINING_VERSION = "1"  # of the pre-training: raised when the same texts and settings would give another base
+
+
+@dataclass(frozen=True)
+class PretrainingSettings:
+    """The choices of one pre-training; ``None`` means "as the objective has it".
+
+    Attributes:
+        epochs: passes over the texts.
+        batch_size: windows of one optimiser step.
+        learning_rate: peak rate of the encoder.
+        max_length: tokens of a window, special tokens included.
+        eval_fraction: share of the texts held out to judge by, in ``[0, 1)``.
+        seed: fixes the held-out texts, masks, draws and the order of the batches.
+    """
+
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float | None = None
+    max_length: int | None = None
+    eval_fraction: float = 0.01
+    seed: int = 42
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return asdict(self)
