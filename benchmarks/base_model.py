@@ -3,9 +3,9 @@
     python benchmarks/base_model.py --train train.parquet --test test.parquet
         [--base ElectraEn] [--rows 200 2000 25000] [--epochs 10 1 2] [--seeds 42 1 2] [--test-rows 5000]
 
-Trains as BUILD MODEL does (batches of 4, no rows held out) on the first rows of a shuffle that the seed gives, and
-judges on the first test rows. TF-IDF of words and word pairs with logistic regression sees the same rows.
-`--base` is a name of the catalogue or a folder in quotes' place, as after USING.
+Trains as BUILD MODEL does (batches of 4, no rows held out) on the first rows of a shuffle that the seed
+gives, and judges on the first test rows. TF-IDF of words and word pairs with logistic regression sees the
+same rows. `--base` is a name of the catalogue, or a folder where it has a slash.
 """
 
 from __future__ import annotations

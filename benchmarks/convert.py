@@ -52,14 +52,14 @@ def main() -> None:
     from sentence_transformers import SentenceTransformer
 
     from thano_assets.learning.embed import Embedder
-    from thano_assets.resources.packaged import package_folder
+    from thano_assets.resources.packaged import MINILM
 
     names = ("torch", "transformers", "sentence-transformers")
     libraries = [f"{name} {importlib.metadata.version(name)}" for name in names]
     print(f"{platform.machine()}, {os.cpu_count()} cores, {', '.join(libraries)}")
     print("load average before: {:.2f} {:.2f} {:.2f}".format(*os.getloadavg()))
     texts = [text[: asked.characters] for text in reviews(asked.texts, asked.rows)]
-    ours, peer = Embedder.load(package_folder()), SentenceTransformer(str(package_folder()))
+    ours, peer = Embedder.load(MINILM.folder()), SentenceTransformer(str(MINILM.folder()))
     print(
         f"{len(texts):,} texts, mean {np.mean([len(text) for text in texts]):.0f} characters; "
         f"{ours.device} {ours.precision}"

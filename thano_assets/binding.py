@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.bases import asked_of_base, check_models
 from thano_assets.catalog import Entry, EntryKind, entry_of
 from thano_assets.catalog.entries import PREBUILT_NAME, nested_entries, query_of
 from thano_assets.catalog.overlay import Entries, Overlay
@@ -113,7 +114,8 @@ def bind(
         own: What the statement defines, where that is not what it says by itself.
 
     Raises:
-        UnknownTable, UnknownModel: it reads what nobody makes.
+        UnknownTable, UnknownModel, UnknownBaseModel: it reads what nobody makes.
+        UnsupportedStatement: a base model where a classifier is meant, or the other way round.
         QueryError: it would read its own result.
     """
     new = nested_entries(statement)
@@ -132,6 +134,8 @@ def bind(
     known.update(catalog.names(EntryKind.MODEL))
     tables = catalog.names(*(kind for kind in EntryKind if kind.is_relation))
     check_reads(statement, graph, known, tables)
+    for part in parts(statement):
+        check_models(part, before, known)
     if own is not None:
         _check_not_circular(statement, own, graph)
     if isinstance(statement, QueryStatement) and present is not None:
@@ -163,7 +167,7 @@ def _model_refs(statement: Statement) -> Iterator[ModelRef]:
 def _check_not_circular(statement: Statement, own: Entry, graph: Graph) -> None:
     error: ThanoError | None = None
     query = query_of(statement)
-    if own.kind is EntryKind.MODEL or query is None:
+    if query is None or isinstance(statement, FitModel):
         return
     key = (own.kind.value, own.name)
     if key in graph.query_reads(query):
@@ -192,6 +196,7 @@ def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
         PathRefused, DataFileError: COPY's file, or UPLOAD MODEL's folder.
         UnknownColumn, ColumnTypeError, InvalidOption: options that do not fit the query.
         UnknownBaseModel, BaseModelUnavailable: ``USING`` names no base model, or one that cannot be had now.
+        UnsupportedStatement: a base model where a classifier is meant, or the other way round.
     """
     from thano_assets.assets.scoring import answering_version
 
@@ -207,22 +212,16 @@ def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
         except ThanoError as error:
             raise error.at(statement.source, statement.path_span.start, len(statement.path_span)) from None
     if isinstance(statement, BuildModel):
-        from thano_assets.resources import base_models
-
-        try:
-            base_models.resolve(
-                statement.base,
-                quoted=statement.base_quoted,
-                revision=statement.options.get("base_revision"),
-                workspace=runtime.workspace,
-            )
-        except ThanoError as error:
-            raise error.at(statement.source, statement.base_span.start, len(statement.base)) from None
+        _check_base(statement, bound, runtime)
     if isinstance(statement, (BuildModel, FitModel)):
-        from thano_assets.assets.training import settings_of
+        from thano_assets.assets.pretrained_models import pretraining_settings
+        from thano_assets.assets.trainers import trainer_of
 
         try:
-            settings_of(statement)
+            if isinstance(statement, BuildModel) and statement.pretrains:
+                pretraining_settings(statement)
+            else:
+                trainer_of(statement).settings(statement)
         except ThanoError as error:
             raise error.at(statement.source, statement.span.start) from None
         if statement.options.get("evaluate_on") is not None:
@@ -230,11 +229,59 @@ def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
 
             check_evaluation_table(statement, runtime)
     for part in parts(statement):
-        if isinstance(part, (Predict, ExplainPredict, Evaluate)) and (part.model.version or part.model.alias):
-            answering_version(part, runtime)
+        if isinstance(part, (Predict, ExplainPredict, Evaluate)):
+            if part.model.version or part.model.alias:
+                answering_version(part, runtime)
+            elif (champion := runtime.registry.champion(part.model.name)) is not None and champion.is_base:
+                raise asked_of_base(part)
+        _check_purpose(part, bound, runtime)
         if isinstance(part, (Convert, Search)):
             _check_embedding(part, runtime)
         _check_columns(part, bound, runtime)
+
+
+def _check_base(statement: BuildModel, bound: Bound, runtime: Runtime) -> None:
+    """Check that the base can be had; one that is built in the same run is there by then."""
+    from thano_assets.assets.bases import base_of
+
+    key = bound.graph.base_key(statement)
+    if key in bound.graph.nodes and runtime.registry.champion(statement.base) is None:
+        return
+    try:
+        base_of(statement, runtime.registry, runtime.workspace)
+    except ThanoError as error:
+        raise error.at(statement.source, statement.base_span.start, len(statement.base)) from None
+
+
+def _check_purpose(part: Statement, bound: Bound, runtime: Runtime) -> None:
+    """Check that a statement about texts does not ask a model of tables, be it trained or only planned."""
+    from thano_assets.assets.scoring import refuse_tables
+
+    ref = model_ref(part)
+    if ref is None or not isinstance(part, (ExplainPredict, Convert, Search, FitModel)):
+        return
+    if _task(ref, bound, runtime) is not None:
+        refuse_tables(part, str(ref))
+
+
+def _task(ref: ModelRef, bound: Bound, runtime: Runtime) -> str | None:
+    """What a model of tables predicts; ``None`` of a model of texts, and where nobody knows yet."""
+    if planned := _planned(ref, bound):
+        return planned.task if isinstance(planned, BuildModel) else None
+    version = runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
+    if version is not None:
+        return version.task
+    key = bound.graph.model_key(ref.name)
+    statement = bound.graph.nodes[key].entry.statement if key in bound.graph.nodes else None
+    return statement.task if isinstance(statement, BuildModel) else None
+
+
+def _planned(ref: ModelRef, bound: Bound) -> Statement | None:
+    """The statement that makes the model anew before it is asked."""
+    key = bound.graph.model_key(ref.name)
+    if key is None or key not in bound.targets or ref.version is not None or ref.alias:
+        return None
+    return bound.graph.nodes[key].entry.statement if key in bound.graph.nodes else None
 
 
 def _check_embedding(part: Convert | Search, runtime: Runtime) -> None:
@@ -268,13 +315,11 @@ def check_names(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
             _check_free(statement, statement.name, runtime, allowed=statement.or_replace or again)
         case BuildModel() | FitModel() | UploadModel():
             _check_model_name(statement, statement.name, statement.name_span.start)
-            if not again:
-                _check_model_free(statement, statement.name, runtime)
+            _check_model_free(statement, statement.name, runtime, allowed=again)
         case GetThanosql():
             name = bound.entries[-1].name
             _check_model_name(statement, name, statement.span.start)
-            if not again:
-                _check_model_free(statement, name, runtime)
+            _check_model_free(statement, name, runtime, allowed=again)
 
 
 def _check_free(statement: Copy | CreateTableAs, name: str, runtime: Runtime, *, allowed: bool) -> None:
@@ -294,10 +339,21 @@ def _check_free(statement: Copy | CreateTableAs, name: str, runtime: Runtime, *,
 
 
 def _check_model_free(
-    statement: BuildModel | FitModel | UploadModel | GetThanosql, name: str, runtime: Runtime
+    statement: BuildModel | FitModel | UploadModel | GetThanosql,
+    name: str,
+    runtime: Runtime,
+    *,
+    allowed: bool,
 ) -> None:
     versions = runtime.registry.versions(name)
-    if versions and not statement.options.value("overwrite"):
+    makes_base = isinstance(statement, BuildModel) and statement.pretrains
+    if versions and versions[-1].is_base is not makes_base:
+        other, this = ("base model", "classifier") if versions[-1].is_base else ("classifier", "base model")
+        raise NameExists(
+            f"{name} is a {other} (version {versions[-1].version}), so it cannot become a {this}.",
+            hint=f"Give the {this} another name, or DELETE MODEL {name} first.",
+        ).at(statement.source, statement.name_span.start, len(name))
+    if versions and not allowed and not statement.options.value("overwrite"):
         newest = max(int(version.version) for version in versions)
         raise NameExists(
             f"The model {name} exists already (version {newest}).",
@@ -348,24 +404,44 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
                 return
         with located(query):
             columns = describe(connection, prepare(query, connection, runtime))
-    check_columns(part, columns, runtime)
+    if isinstance(part, (Predict, ExplainPredict, Evaluate)):
+        _check_asked(part, columns, bound, runtime)
+    else:
+        check_columns(part, columns, runtime)
+
+
+def _check_asked(
+    part: Predict | ExplainPredict | Evaluate, columns: list[Column], bound: Bound, runtime: Runtime
+) -> None:
+    """Check the columns of a query against the model that is asked about them, as far as it is known."""
+    from thano_assets.assets.predictions import added_columns
+    from thano_assets.assets.readings import asked_columns, truth_column
+    from thano_assets.assets.relations import find_column, refuse_column, text_column
+
+    ref = part.model
+    known = None
+    if _planned(ref, bound) is None:
+        known = runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
+    if known is not None:
+        asked_columns(part, known, columns)
+        truth_column(part, known, columns)
+    elif _task(ref, bound, runtime) is None:
+        text_column(columns, part)
+        if isinstance(part, Evaluate) or part.options.get("label_col"):
+            find_column(columns, part, "label_col")
+    if not isinstance(part, Evaluate):
+        refuse_column(columns, part, added_columns(part, known))
 
 
 def check_columns(part: Statement, columns: list[Column], runtime: Runtime) -> None:
     """Check the columns of a part's query against the part's options."""
     from thano_assets.assets import searches
-    from thano_assets.assets.predictions import added_columns
-    from thano_assets.assets.relations import find_column, refuse_column, text_column
+    from thano_assets.assets.readings import training_columns
+    from thano_assets.assets.relations import refuse_column, text_column
 
     match part:
-        case BuildModel() | FitModel() | Evaluate():
-            text_column(columns, part)
-            find_column(columns, part, "label_col")
-        case Predict() | ExplainPredict():
-            text_column(columns, part)
-            if part.options.get("label_col"):
-                find_column(columns, part, "label_col")
-            refuse_column(columns, part, added_columns(part))
+        case BuildModel() | FitModel():
+            training_columns(part, columns)
         case Convert():
             text_column(columns, part)
             refuse_column(columns, part, [str(part.options.value("result_col"))])

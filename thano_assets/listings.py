@@ -26,11 +26,7 @@ def listing(what: str, runtime: Runtime) -> pa.Table:
         case "TABLE":
             return _tables(runtime)
         case "THANOSQL MODEL":
-            import pyarrow as pa
-
-            from thano_assets.resources.base_models import availability
-
-            return pa.Table.from_pylist(availability(runtime.workspace))
+            return _base_models(runtime)
         case _:
             from thano_assets.resources.datasets import catalogue
 
@@ -45,6 +41,7 @@ def _models(runtime: Runtime) -> pa.Table:
         for name in runtime.registry.models()
         if (version := runtime.registry.champion(name) or _newest(runtime, name)) is not None
     ]
+    numbers = [v.metrics.get("r2") for v in versions]  # of models that predict numbers
     return pa.table(
         {
             "name": pa.array([v.name for v in versions], pa.string()),
@@ -53,8 +50,40 @@ def _models(runtime: Runtime) -> pa.Table:
             "version": pa.array([int(v.version) for v in versions], pa.int64()),
             "aliases": pa.array([list(v.aliases) for v in versions], pa.list_(pa.string())),
             "accuracy": pa.array([v.metrics.get("accuracy") for v in versions], pa.float64()),
+            "kind": pa.array(["base model" if v.is_base else "classifier" for v in versions], pa.string()),
+            **({"r2": pa.array(numbers, pa.float64())} if any(one is not None for one in numbers) else {}),
         }
     )
+
+
+def _base_models(runtime: Runtime) -> pa.Table:
+    """Those of the catalogue, then those that were built here."""
+    import pyarrow as pa
+
+    from thano_assets.resources.base_models import availability
+    from thano_assets.resources.own_bases import of_version
+
+    rows = availability(runtime.workspace)
+    for name in runtime.registry.models():
+        version = runtime.registry.champion(name)
+        if version is None or not version.is_base:
+            continue
+        base = of_version(version)
+        size = sum(file.stat().st_size for file in version.path.iterdir() if file.is_file())
+        rows.append(
+            {
+                "name": base.name,
+                "class_name": f"{base.architecture.title()}Model",
+                "description": base.describe(),
+                "source": base.source,
+                "revision": base.revision,
+                "hub_id": None,
+                "size_mb": round(size / 1e6),
+                "available": True,
+                "reason": None,
+            }
+        )
+    return pa.Table.from_pylist(rows)
 
 
 def _newest(runtime: Runtime, name: str) -> ModelVersion | None:

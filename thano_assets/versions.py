@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thano_assets.assets import promotion
+from thano_assets.assets.bases import read_base
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.catalog import entry_of
 from thano_assets.errors import ChampionKept, ThanoError, UnknownModel, did_you_mean
 from thano_assets.graph import Graph, NodeKind
 from thano_assets.graph.build import Key
+from thano_assets.resources.own_bases import BASE_VERSION_TAG
 from thano_assets.results import Result
 from thano_assets.sql.statements import (
     BuildModel,
@@ -30,14 +32,24 @@ if TYPE_CHECKING:
     from thano_assets.resources.registry import ModelVersion
 
 _CHAMPION = "champion"
+_PRETRAINING_FIGURES = (
+    "loss",
+    "discriminator_loss",
+    "generator_loss",
+    "learning_rate",
+    "tokens_per_second",
+)
+# Figures of models that predict numbers.
+_NUMBERS = ("mae", "rmse", "r2")
 
 
 def versions(statement: ShowVersions, runtime: Runtime) -> pa.Table:
     """The rows of SHOW VERSIONS OF MODEL, newest first.
 
     Columns: version, aliases, status (``champion``, ``promoted`` before, ``not promoted`` or ``registered``),
-    why, accuracy, f1_macro, loss, rows_train, rows_eval, created (UTC), statement, parent, data_version,
-    run_id (of MLflow), dagster_run_id.
+    why, accuracy, f1_macro, loss (of models that predict numbers also mae, rmse, r2),
+    rows_train, rows_eval, created (UTC), statement, parent, data_version,
+    run_id (of MLflow), dagster_run_id; of a base model also discriminator_loss, generator_loss, replaced_f1.
 
     Raises:
         UnknownModel: there is no such model.
@@ -56,6 +68,7 @@ def versions(statement: ShowVersions, runtime: Runtime) -> pa.Table:
     def metrics(name: str) -> pa.Array:
         return pa.array([version.metrics.get(name) for version in found], pa.float64())
 
+    of_bases = ("discriminator_loss", "generator_loss", "replaced_f1") if found[0].is_base else ()
     return pa.table(
         {
             "version": pa.array([version.version for version in found], pa.int64()),
@@ -65,6 +78,7 @@ def versions(statement: ShowVersions, runtime: Runtime) -> pa.Table:
             "accuracy": metrics("accuracy"),
             "f1_macro": metrics("f1_macro"),
             "loss": metrics("loss"),
+            **{name: metrics(name) for name in _NUMBERS if any(name in one.metrics for one in found)},
             "rows_train": counts("thano.rows_train"),
             "rows_eval": counts("thano.rows_eval"),
             "created": pa.array([version.created for version in found], pa.timestamp("ms", tz="UTC")),
@@ -73,6 +87,7 @@ def versions(statement: ShowVersions, runtime: Runtime) -> pa.Table:
             "data_version": tags("thano.data_version"),
             "run_id": pa.array([version.run_id for version in found], pa.string()),
             "dagster_run_id": tags("dagster.run_id"),
+            **{name: metrics(name) for name in of_bases},
         }
     )
 
@@ -88,7 +103,9 @@ def training(statement: ShowTraining, runtime: Runtime) -> pa.Table:
 
     Columns: step, epoch, loss, eval_loss, eval_accuracy, learning_rate, rows_per_second, seconds (since the
     start), status (``running``, ``finished``, ``failed`` or ``killed``), run_id (of MLflow). A training that
-    goes on in another process is shown as far as it is; figures reach the database every two seconds.
+    goes on in another process is shown as far as it is; figures reach the database every two seconds. Of a
+    base model: discriminator_loss, generator_loss and tokens_per_second in place of the held-out rows' and
+    rows_per_second.
 
     Raises:
         UnknownModel: the model was never trained here.
@@ -100,6 +117,8 @@ def training(statement: ShowTraining, runtime: Runtime) -> pa.Table:
         raise _unknown(statement, runtime)
     points = run.points if run is not None else []
     figures = ("epoch", "loss", "eval_loss", "eval_accuracy", "learning_rate", "rows_per_second", "seconds")
+    if any("discriminator_loss" in point for point in points):
+        figures = ("epoch", *_PRETRAINING_FIGURES, "seconds")
     return pa.table(
         {
             "step": pa.array([int(point["step"]) for point in points], pa.int64()),
@@ -212,7 +231,7 @@ def delete(statement: DeleteModel, runtime: Runtime, runner: Runner, catalog: En
         f"{one.name} VERSION {one.version}"
         for model in registry.models()
         for one in registry.versions(model)
-        if one.tags.get("thano.parent") == parent
+        if parent in (one.tags.get("thano.parent"), one.tags.get(BASE_VERSION_TAG))
     ]
     if children:
         result.warnings.append(f"{', '.join(children)} went on from it and cannot be replayed without it.")
@@ -264,7 +283,8 @@ def _registered_again(
     assert entry is not None
     graph = Graph.around([entry], catalog)
     key = (NodeKind.MODEL.value, entry.name)
-    if isinstance(training.statement, BuildModel):
+    base_key = read_base(graph.nodes[key])
+    if isinstance(training.statement, BuildModel) and base_key is None:
         graph.nodes[key] = replace(graph.nodes[key], content=training.base.identity)
     outcomes: dict[Key, Outcome] = {}
     with training_again(training):
@@ -273,18 +293,20 @@ def _registered_again(
     outcome = outcomes[key]
     rows = (NodeKind.TRAINING_SET.value, entry.name)
     record = runner.records([key]).get(key)
-    identity = training.training_set.identity
-    if record is not None and record.inputs.get(rows, identity) != identity:
-        # Dagster took the training set of today for what was read.
+    read = {rows: training.training_set.identity}
+    if base_key is not None:
+        read[base_key] = training.base.revision
+    if record is not None and any(record.inputs.get(one, now) != now for one, now in read.items()):
+        # Dagster took the training set, or the base model, of today for what was read.
         report(
             runner.instance,
             key,
             data_version=record.data_version,
             code_version=record.code_version,
-            inputs={**record.inputs, rows: identity},
+            inputs={**record.inputs, **read},
             statement=record.statement,
             details=record.details,
-            why=f"Trained on the rows of version {version.version}, which are not those of today.",
+            why=f"Trained from what version {version.version} was, which is not that of today.",
         )
     result = Result(
         statement.kind,

@@ -21,13 +21,7 @@ from thano_assets.learning.settings import TrainingSettings
 from thano_assets.learning.train import train
 from thano_assets.progress import Progress
 from thano_assets.resources import base_models, datasets, prebuilt
-from thano_assets.resources.packaged import (
-    PACKAGE,
-    file_digest,
-    package_folder,
-    package_version,
-    packaged_weights,
-)
+from thano_assets.resources.packaged import MINILM, file_digest
 from thano_assets.resources.workspace import Workspace
 
 MAX_LENGTH = 384  # a fifth cheaper to train and to answer with than 512
@@ -54,9 +48,17 @@ def main() -> None:
     chosen = options.parse_args()
     work = (chosen.work or Path(tempfile.mkdtemp(prefix="prebuilt-"))).resolve()
     workspace = Workspace.open(work / "workspace")
-    base = base_models._from_package("ElectraEn", base_models.catalogue()[0], None, workspace)
-    if isinstance(base, str):
-        raise SystemExit(base)
+    if MINILM.version() is None:
+        raise SystemExit(f"{MINILM.package} is not installed")
+    # The shipped differences are those of this encoder, whatever else could stand in for ElectraEn here.
+    base = base_models.ResolvedBase(
+        "ElectraEn",
+        prebuilt.SHAPE,
+        "package",
+        MINILM.revision(),
+        encoder=MINILM,
+        _folder=lambda progress: MINILM.classifier(prebuilt.SHAPE, workspace.models_cache / "packages"),
+    )
     rows = datasets.load_split("full")[0].slice(0, chosen.rows)
     classes = list(datasets.LABELS)
 
@@ -94,14 +96,16 @@ def write(trained: Path, budget: int, facts: dict[str, Any], fingerprint: str, r
     from safetensors.numpy import load_file, save_file
 
     config = json.loads((trained / "config.json").read_text(encoding="utf-8"))
-    packed = prebuilt.pack(packaged_weights(prebuilt.SHAPE), load_file(trained / "model.safetensors"), budget)
+    packed = prebuilt.pack(
+        MINILM.classifier_weights(prebuilt.SHAPE), load_file(trained / "model.safetensors"), budget
+    )
     about = {
         "name": prebuilt.NAME,
         "classes": [config["id2label"][str(place)] for place in range(len(config["id2label"]))],
         "config": config,
         "max_length": config["thano_text"]["max_length"],
-        "base_version": package_version(),
-        "base_sha256": file_digest(package_folder() / "model.safetensors"),
+        "base_version": MINILM.version(),
+        "base_sha256": file_digest(MINILM.folder() / "model.safetensors"),
         "ranks": {
             key.removesuffix(":left"): value.shape[1]
             for key, value in packed.items()
@@ -145,8 +149,8 @@ def card_text(about: dict[str, Any], size: int) -> str:
 Sentiment of English movie reviews: `{about["classes"][0]}` or `{about["classes"][1]}`.
 
 **What it is.** An `ElectraForSequenceClassification` of seven layers: the encoder MiniLM-L6-H384
-(all-MiniLM-L6-v2, Apache-2.0) from the Python package `{PACKAGE}` {about["base_version"]} (weights' SHA-256
-`{about["base_sha256"]}`) with a pooling layer, fine-tuned.
+(all-MiniLM-L6-v2, Apache-2.0) from the Python package `{MINILM.package}` {about["base_version"]}
+(weights' SHA-256 `{about["base_sha256"]}`) with a pooling layer, fine-tuned.
 The file beside this card ({size / 1e6:.1f} MB) holds what fine-tuning changed:
 low-rank differences of the matrices, vectors and head in full, in float16.
 The model is put together at first use, without a network.

@@ -85,9 +85,9 @@ def test_a_query_that_cannot_be_read_is_no_error() -> None:
 
 def test_predictions_come_from_the_text() -> None:
     query: ColumnLineage = {"id": [(("tables", "t"), "id")], "Text": [(("tables", "t"), "review")]}
-    found = short(with_predictions(query, "text", ["predicted", "probability"]))
+    found = short(with_predictions(query, ["text"], ["predicted", "probability"]))
     assert found == {"id": "t.id", "Text": "t.review", "predicted": "t.review", "probability": "t.review"}
-    assert with_predictions({}, "text", ["predicted"]) == {}
+    assert with_predictions({}, ["text"], ["predicted"]) == {}
 
 
 def test_it_is_kept_with_the_materialization(workspace: Workspace) -> None:

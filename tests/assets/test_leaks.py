@@ -9,6 +9,7 @@ import pytest
 
 from tests.session.conftest import traces, write_rows
 from thano_assets.assets.leaks import Memory, rows_seen
+from thano_assets.assets.readings import TextReading
 from thano_assets.errors import TrainingDataError
 from thano_assets.session import Session
 
@@ -37,7 +38,7 @@ def seen(session: Session, model: str, query: str) -> tuple[int, int, list[str]]
     assert version is not None
     memory = Memory.of(version, session._runtime)
     with session._runtime.warehouse.read() as connection:
-        leak = rows_seen(connection, f"({query})", "review", memory)
+        leak = rows_seen(connection, f"({query})", TextReading("review"), memory)
     return leak.rows, leak.seen, leak.unknown
 
 

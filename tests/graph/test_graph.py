@@ -14,6 +14,7 @@ from thano_assets.graph import Action, Graph, Mode, Node, Planning, Record
 from thano_assets.graph.build import Key
 from thano_assets.sql import parse
 from thano_assets.sql.grammar import STATEMENT_SPECS
+from thano_assets.sql.options import OPTION_SPECS
 
 TUTORIAL = """
 COPY movie_review_train OPTIONS (overwrite=True) FROM "tutorial_data/movie_review_data/movie_review_train.csv";
@@ -262,7 +263,9 @@ class TestBinding:
             f"{what} is part of the language, but this version does not run it yet."
         )
 
-    def test_an_option_that_is_not_there_yet_is_not_ignored(self) -> None:
+    def test_an_option_that_is_not_there_yet_is_not_ignored(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        specs = OPTION_SPECS["BUILD MODEL"]
+        monkeypatch.setitem(specs, "tune", replace(specs["tune"], available=False))
         text = "BUILD MODEL m USING ElectraEn OPTIONS (tune=3) AS SELECT 1"
         with pytest.raises(UnsupportedStatement, match="Option tune is part of the language"):
             check_served(parse(text)[0])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 from thano_assets.errors import UnknownModel, UnsupportedStatement
-from thano_assets.learning.embed import Embedder, pooling_of
+from thano_assets.learning.embed import Embedder, pooling_of, prompt_of
 
 from .conftest import make_tiny, reviews
 
@@ -131,6 +131,22 @@ def test_ways_to_a_vector_that_are_not_computed_are_refused(tiny_bert: Path, tmp
     )
     with pytest.raises(UnsupportedStatement, match="by Dense"):
         pooling_of(dense)
+
+
+def test_the_default_prompt_stands_before_every_text(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = pools_by(tiny_bert, tmp_path / "model", pooling_mode_mean_tokens=True)
+    prompts = {"prompts": {"query": "good ", "other": "bad "}, "default_prompt_name": None}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    assert prompt_of(folder) == ""
+    (folder / "config_sentence_transformers.json").write_text(
+        json.dumps(prompts | {"default_prompt_name": "query"})
+    )
+    found = Embedder.load(folder, precision="fp32").embed(["film", "fine film", " "])
+    wanted = Embedder.load(tiny_bert, precision="fp32").embed(["good film", "good fine film", None])
+    np.testing.assert_array_equal(found, wanted)
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "mean", "include_prompt": false}')
+    with pytest.raises(UnsupportedStatement, match="leaves it out of the mean"):
+        Embedder.load(folder)
 
 
 def test_weights_that_lack_a_layer_are_no_encoder(tmp_path: Path) -> None:

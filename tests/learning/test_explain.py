@@ -69,6 +69,27 @@ def test_weights_for_one_of_two_labels_are_those_against_the_other(
     assert [against[word] for word in "ab"] == pytest.approx([-toward[word] for word in "ab"], abs=0.02)
 
 
+def test_weights_are_those_of_the_library_over_the_whole_way(explainer: Explainer) -> None:
+    from captum.attr import LayerIntegratedGradients
+
+    text, label = "q w e r t y", 2
+    model, tokenizer = explainer._model, explainer._encoder.tokenizer
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    empty = ids.clone()
+    empty[0, 1:-1] = tokenizer.pad_token_id
+
+    def log_odds(tokens: torch.Tensor) -> torch.Tensor:
+        logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+        return logits[:, label] - logits[:, [0, 1]].logsumexp(dim=1)
+
+    method = LayerIntegratedGradients(log_odds, model.get_input_embeddings())
+    told = method.attribute(ids, baselines=empty, n_steps=256).sum(-1)[0, 1:-1]
+    found = dict(explained(explainer, [text], [label])[0])
+    wanted = dict(zip(text.split(), told.tolist(), strict=True))
+    whole = sum(abs(weight) for weight in wanted.values())
+    assert [found.get(word, 0.0) for word in wanted] == pytest.approx(list(wanted.values()), abs=0.04 * whole)
+
+
 def test_a_cut_text_is_explained_by_the_words_that_were_read(explainer: Explainer) -> None:
     words = {word for word, _ in explained(explainer, ["q w e r t y u i o p a s d f"], [0])[0]}
     assert words <= set("qwertyuiop")

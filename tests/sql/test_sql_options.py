@@ -18,6 +18,7 @@ IDS = [f"{kind}-{spec.name}" for kind, spec in SPECS]
 WRONG: dict[str, list[Any]] = {
     "text": [1, True, [], "", "  "],
     "column": [1, True, [], "", "  "],
+    "columns": ["a", 1, True, [], [1], ["a", " "]],
     "integer": ["1", True, 1.5, [1], float("inf")],
     "number": ["1", True, [1], float("nan"), float("inf")],
     "boolean": ["True", 1, 0, [True]],
@@ -137,7 +138,7 @@ def test_options_as_a_mapping() -> None:
     assert options.get("seed") is None
     assert options.value("seed") == 42
     assert options.given("max_epochs") == "epochs"
-    assert options.unavailable() == ["tune"]
+    assert options.unavailable() == []
     assert options.filled()["batch_size"] == 16
     assert options == Options.of("BUILD MODEL", tune=3, max_epochs=1)
     assert hash(options) == hash(Options.of("BUILD MODEL", tune=3, max_epochs=1))

@@ -24,7 +24,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -48,10 +48,11 @@ MOST_PARTS = 24
 WHOLE_PART = 64 * 1024**2
 #: All answers of a workspace together; the versions that were used least lately go first, bytes.
 MOST_BYTES = 2 * 1024**3
+#: All files of vectors that are searched; those that were used least lately go first, bytes.
+MOST_VECTOR_BYTES = 4 * 1024**3
 
 # What Python's str.strip takes for white space, as DuckDB's regular expressions say it.
 _NO_SPACE = r"[^\s\p{Z}\x0b\x1c-\x1f\x85]"
-_NO_PARTS = "(SELECT CAST(NULL AS UUID) AS key, CAST(NULL AS FLOAT[]) AS p, 0 AS cut WHERE false)"
 _TRIES = 20
 
 
@@ -71,10 +72,12 @@ class Answers:
 
     ``p`` are the probabilities in the order of the model's outputs; ``cut`` is the number of tokens that were
     read of a text that is longer, else 0. An environment also reads the ``borrowed`` folder of production.
+    Keywords have the ``type`` VARCHAR in place of FLOAT[].
     """
 
     folder: Path
     borrowed: Path | None = None
+    type: str = "FLOAT[]"
 
     @classmethod
     def of(cls, version: ModelVersion, workspace: Workspace) -> Answers:
@@ -84,7 +87,16 @@ class Answers:
     @classmethod
     def of_vectors(cls, model: ModelVersion | str, workspace: Workspace) -> Answers:
         """Embeddings by a registered version, or by the base model with that identity; ``p`` is a vector."""
-        code = f"vectors {CODE_VERSIONS[NodeKind.EMBEDDING]}"
+        return cls._of_base(model, f"vectors {CODE_VERSIONS[NodeKind.EMBEDDING]}", workspace)
+
+    @classmethod
+    def of_keywords(cls, model: ModelVersion | str, settings: str, workspace: Workspace) -> Answers:
+        """Keywords by a model and certain settings; ``p`` is a JSON text."""
+        found = cls._of_base(model, f"keywords {CODE_VERSIONS[NodeKind.SEARCH]} {settings}", workspace)
+        return replace(found, type="VARCHAR")
+
+    @classmethod
+    def _of_base(cls, model: ModelVersion | str, code: str, workspace: Workspace) -> Answers:
         if isinstance(model, str):
             rest = hashlib.sha256(code.encode()).hexdigest()
             return cls.named(f"{_weights(model)}-{rest[:16]}", workspace)
@@ -99,6 +111,10 @@ class Answers:
     def parts(self) -> list[Path]:
         """The files of :attr:`folder`, oldest first."""
         return sorted(self.folder.glob("part-*.parquet"))
+
+    def vectors_path(self, of: str) -> Path:
+        """The file with the vectors of a table's rows; ``of`` says which, and changes when they do."""
+        return self.folder / f"vectors-{hashlib.sha256(of.encode()).hexdigest()[:32]}.arrow"
 
     def recall(self, connection: duckdb.DuckDBPyConnection, wanted: str, table: str) -> None:
         """Make ``table`` of the known answers to the distinct keys that the query ``wanted`` gives."""
@@ -149,7 +165,7 @@ class Answers:
             with FileLock(self.folder / ".merge.lock", timeout=0), duckdb.connect() as connection:
                 connection.execute(f"SET temp_directory = {literal(str(self.folder / '.merging'))}")
                 small = [part for part in self.parts() if part.stat().st_size < WHOLE_PART]
-                merged = f"SELECT key, min(p) AS p, max(cut) AS cut FROM {_relation(small)} GROUP BY key"
+                merged = f"SELECT key, min(p) AS p, max(cut) AS cut FROM {self._relation(small)} GROUP BY key"
                 self._write(connection, merged)
                 for part in small:  # after a kill in between both are there, which does no harm
                     part.unlink(missing_ok=True)
@@ -182,7 +198,7 @@ class Answers:
                 parts += sorted(self.borrowed.glob("part-*.parquet"))
             parts = [part for part in parts if part not in spoilt]
             try:
-                return work(_relation(parts))
+                return work(self._relation(parts))
             except (duckdb.IOException, duckdb.InvalidInputException):
                 if not all(part.exists() for part in parts):
                     continue  # another process has just made several files one
@@ -193,7 +209,12 @@ class Answers:
                 for part in found:
                     if part.parent == self.folder:
                         part.unlink(missing_ok=True)
-        return work(_NO_PARTS)
+        return work(self._relation([]))
+
+    def _relation(self, parts: list[Path]) -> str:
+        """SQL for the rows of some files; of none it has the right types."""
+        nothing = f"(SELECT CAST(NULL AS UUID) AS key, CAST(NULL AS {self.type}) AS p, 0 AS cut WHERE false)"
+        return _relation(parts) if parts else nothing
 
 
 def unanswered(
@@ -251,7 +272,7 @@ def _weights(data_version: str) -> str:
 
 
 def _relation(parts: list[Path]) -> str:
-    return f"read_parquet([{', '.join(literal(str(part)) for part in parts)}])" if parts else _NO_PARTS
+    return f"read_parquet([{', '.join(literal(str(part)) for part in parts)}])"
 
 
 def _unreadable(parts: list[Path]) -> Iterator[Path]:
@@ -268,12 +289,18 @@ def _unreadable(parts: list[Path]) -> Iterator[Path]:
 
 def _bytes(folder: Path) -> int:
     with suppress(OSError), os.scandir(folder) as files:
-        return sum(file.stat().st_size for file in files)
+        return sum(file.stat().st_size for file in files if not file.name.startswith("vectors-"))
     return 0
 
 
 def _make_room(workspace: Workspace, used: Path) -> None:
-    """Remove the answers of the versions used least lately until the rest is within :data:`MOST_BYTES`."""
+    """Remove what was used least lately until the rest is within the bounds of this module."""
+    files = [path for folder in _folders(workspace) for path in folder.glob("vectors-*.arrow")]
+    room = MOST_VECTOR_BYTES
+    for path in sorted(files, key=lambda one: one.stat().st_mtime, reverse=True):
+        room -= path.stat().st_size
+        if room < 0:
+            path.unlink(missing_ok=True)
     sizes = {folder: _bytes(folder) for folder in _folders(workspace)}
     total = sum(sizes.values())
     for folder in sorted(sizes, key=lambda one: one.stat().st_mtime):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from thano_assets.graph import Node, NodeKind
-from thano_assets.graph.build import Key
+from thano_assets.graph.build import Key, row_options
 from thano_assets.sql.statements import (
     BuildModel,
     Convert,
@@ -69,14 +69,20 @@ def of_node(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLinea
         runtime: Where the tables are.
     """
     from thano_assets.assets.predictions import added_columns
+    from thano_assets.assets.readings import statement_columns
 
     statement = node.entry.statement
     if isinstance(statement, (BuildModel, FitModel)) and node.kind is NodeKind.TRAINING_SET:
-        names = [str(statement.options.value(name)) for name in ("text_col", "label_col")]
+        if isinstance(statement, BuildModel) and statement.task:
+            learnt = {name.casefold() for name in columns}
+            of_rows = _of_rows(statement.query, None, runtime)
+            return {name: sources for name, sources in of_rows.items() if name.casefold() in learnt}
+        names = [str(statement.options.value(name)) for name in row_options(statement)]
         of_rows = _of_rows(statement.query, None, runtime)
         folded = {name.casefold(): sources for name, sources in of_rows.items()}
         found = {
-            column: folded.get(name.casefold()) for column, name in zip(("text", "label"), names, strict=True)
+            column: folded.get(name.casefold())
+            for column, name in zip(("text", "label"), names, strict=False)
         }
         return {column: sources for column, sources in found.items() if sources}
     if not isinstance(statement, CreateTableAs):
@@ -84,11 +90,14 @@ def of_node(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLinea
     if isinstance(statement.body, Query):
         return _of_rows(statement.body, columns, runtime)
     if isinstance(statement.body, (Predict, ExplainPredict)):
-        value = statement.body.options.value
+        ref = statement.body.model
+        version = runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
         number = statement.body.options.get("version_col")
-        added = [name for name in added_columns(statement.body) if name != number]
-        kept = [column for column in columns if column not in added_columns(statement.body)]
-        return with_predictions(_of_rows(statement.body.query, kept, runtime), str(value("text_col")), added)
+        every = added_columns(statement.body, version)
+        added = [name for name in every if name != number]
+        kept = [column for column in columns if column not in every]
+        read = statement_columns(statement.body, version)
+        return with_predictions(_of_rows(statement.body.query, kept, runtime), read, added)
     if isinstance(statement.body, (Convert, Search)):
         return _of_vectors(statement.body, columns, runtime)
     return {}
@@ -107,7 +116,7 @@ def _of_vectors(statement: Convert | Search, columns: Sequence[str], runtime: Ru
     vectors = str(statement.options.get("emb_col") or "").casefold()
     named = [name for name in kept if name.casefold() == vectors]
     return with_predictions(
-        _of_rows(statement.query, kept, runtime), named[0] if named else str(value("text_col")), added
+        _of_rows(statement.query, kept, runtime), named[:1] or [str(value("text_col"))], added
     )
 
 
@@ -140,10 +149,12 @@ def _of_rows(query: Query, columns: Sequence[str] | None, runtime: Runtime) -> C
     return of_query(sql, columns, schemas, lambda name: keys.get(name.casefold()))
 
 
-def with_predictions(query: ColumnLineage, text_col: str, added: Sequence[str]) -> ColumnLineage:
-    """The lineage of a prediction table: its query's columns, and ``added`` from where its text is."""
-    text = next((sources for name, sources in query.items() if name.casefold() == text_col.casefold()), [])
-    return {**query, **({name: list(text) for name in added} if text else {})}
+def with_predictions(query: ColumnLineage, read: Sequence[str], added: Sequence[str]) -> ColumnLineage:
+    """The lineage of a prediction table: its query's columns, and ``added`` from those that were read."""
+    folded = {name.casefold() for name in read}
+    found = [one for name, sources in query.items() if name.casefold() in folded for one in sources]
+    sources = list(dict.fromkeys(found))
+    return {**query, **({name: list(sources) for name in added} if sources else {})}
 
 
 def _traced(

@@ -72,6 +72,12 @@ class EmbeddingModel:
         return cls(base.name, None, base, answers, lambda: base.folder(runtime.progress))
 
     @property
+    def identity(self) -> str:
+        """The base model's identity."""
+        assert self.base is not None
+        return self.base.identity
+
+    @property
     def folder(self) -> Path:
         """The Hugging Face folder; a base model is fetched first where it has to be."""
         return self._folder()
@@ -92,6 +98,8 @@ class EmbeddingModel:
         self, stage: Stage, text: str, batch_size: int | None, runtime: Runtime, outcome: Outcome
     ) -> str:
         """Embed the staged rows; see :func:`~thano_assets.assets.scoring.answered`."""
+        if self.base is not None and self.base.note:
+            runtime.progress.message(self.base.note)
         stage.connection.execute(f"SET memory_limit = '{STAGE_MEMORY}'")
         return answered(stage, text, Answerer(self.answers, self.load), batch_size, runtime, outcome)
 
@@ -119,7 +127,10 @@ class EmbeddingModel:
 
     def told(self) -> dict[str, Any]:
         """Facts for the asset's page."""
-        return {"model": self.who} | ({} if self.base is None else {"base model": self.base.describe()})
+        if self.base is None:
+            return {"model": self.who}
+        note = {"note": self.base.note} if self.base.note else {}
+        return {"model": self.who, "base model": self.base.describe(), **note}
 
     def vector(self, text: str, progress: Progress) -> np.ndarray:
         """The vector of one text, float32 of shape (size,); known ones do not go through the model."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.leaks import Leak, Memory, rows_seen
-from thano_assets.assets.relations import find_column, staged, text_column
+from thano_assets.assets.readings import asked_columns, truth_column
+from thano_assets.assets.relations import staged
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.scoring import answering_version, probabilities
 from thano_assets.assets.tables import replace_from_stage
@@ -17,6 +19,7 @@ from thano_assets.sql.statements import CreateTableAs, Evaluate
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
     from thano_assets.assets.relations import Stage
     from thano_assets.resources.registry import ModelVersion
@@ -33,8 +36,6 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     """
     import numpy as np
 
-    from thano_assets.learning import figures, metrics
-
     started = time.perf_counter()
     statement = node.entry.statement
     assert isinstance(statement, CreateTableAs)
@@ -43,14 +44,16 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     version = answering_version(evaluate, runtime)
     kept = Outcome(data_version="", summary="")
     with staged(evaluate.query, runtime) as stage:
-        text = text_column(stage.columns, evaluate)
-        label = find_column(stage.columns, evaluate, "label_col")
+        reading = asked_columns(evaluate, version, stage.columns)
+        label = truth_column(evaluate, version, stage.columns)
+        assert label is not None
         _check(evaluate, stage, label.name, version)
-        leak = rows_seen(stage.connection, "rows", text.name, Memory.of(version, runtime))
+        leak = rows_seen(stage.connection, "rows", reading, Memory.of(version, runtime))
         _check_leak(evaluate, leak, version)
-        truth = stage.connection.execute(f"SELECT CAST({quote(label.name)} AS VARCHAR) FROM rows").fetchall()
+        type_ = "DOUBLE" if version.task == "regression" else "VARCHAR"
+        truth = stage.connection.execute(f"SELECT CAST({quote(label.name)} AS {type_}) FROM rows").fetchall()
         windows = list(
-            probabilities(stage, text.name, version, evaluate.options.value("batch_size"), runtime, kept)
+            probabilities(stage, reading, version, evaluate.options.value("batch_size"), runtime, kept)
         )
         scores: np.ndarray = np.concatenate(windows)
         known = ~np.isnan(scores[:, 0])
@@ -60,18 +63,14 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
             raise TrainingDataError(
                 f"None of the query's {stage.count:,} rows has a text.", hint="Choose another text_col."
             ).at(evaluate.source, evaluate.query.span.start)
-        report = metrics.evaluate(labels, scores, version.classes, report=evaluate.options.value("report"))
-        summary = metrics.evaluate(labels, scores, version.classes, report="summary")
-        confusion = metrics.confusion(metrics.class_indices(labels, version.classes), scores)
+        judged = _judged(labels, scores, version, evaluate.options.value("report"))
         cursor = stage.connection.cursor()
-        cursor.register("report_rows", report)
+        cursor.register("report_rows", judged.report)
         cursor.execute("CREATE TABLE report AS SELECT * FROM report_rows")
         cursor.close()
         stage.connection.close()  # the warehouse attaches the file next
         outcome = replace_from_stage(node, runtime, stage.path, "SELECT * FROM stage.report")
-    figures_by_name = dict(
-        zip(summary.column("metric").to_pylist(), summary.column("score").to_pylist(), strict=True)
-    )
+    figures_by_name = judged.figures
     outcome.warnings = kept.warnings
     outcome.facts = {
         "model": f"{version.name} VERSION {version.version}",
@@ -88,12 +87,9 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         "rows": len(labels),
         "rows_run": kept.facts["rows through the model"],
     }
-    outcome.pictures = {"confusion matrix": figures.confusion_matrix(confusion, version.classes)}
+    outcome.pictures = judged.pictures
     outcome.links = {"MLflow model": runtime.registry.model_url(version.name, version.version)}
-    outcome.summary = (
-        f"{version.name} version {version.version}: accuracy {figures_by_name['Accuracy']:.3f} "
-        f"on {len(labels):,} rows"
-    )
+    outcome.summary = f"{version.name} version {version.version}: {judged.headline} on {len(labels):,} rows"
     if told := leak.sentence(f"{version.name} VERSION {version.version}"):
         if leak.seen:
             outcome.warn(runtime.progress, told)
@@ -102,6 +98,43 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     if not known.all():
         outcome.warn(runtime.progress, f"{int((~known).sum()):,} rows have no text and were not scored.")
     return outcome
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """The report that was asked for, the summary's figures by name, and the first of them in words."""
+
+    report: pa.Table
+    figures: dict[str, float | None]
+    headline: str
+    pictures: dict[str, bytes]
+
+
+def _judged(truth: list[Any], says: np.ndarray, version: ModelVersion, report: str) -> _Judgement:
+    import numpy as np
+
+    if version.task == "regression":
+        from thano_assets.learning.tables.report import regression_table, residuals
+
+        numbers, found = np.asarray(truth, dtype=np.float64), says[:, 0]
+        summary = regression_table(numbers, found)
+        figures = _by_name(summary)
+        headline = f"RMSE {figures['RMSE']:.4g}, MAE {figures['MAE']:.4g}"
+        if figures["R2"] is not None:
+            headline += f", R2 {figures['R2']:.3f}"
+        return _Judgement(summary, figures, headline, {"residuals": residuals(numbers, found)})
+    from thano_assets.learning import metrics
+    from thano_assets.learning.figures import confusion_matrix
+
+    whole = metrics.evaluate(truth, says, version.classes, report=report)
+    figures = _by_name(metrics.evaluate(truth, says, version.classes, report="summary"))
+    confusion = metrics.confusion(metrics.class_indices(truth, version.classes), says)
+    picture = confusion_matrix(confusion, version.classes)
+    return _Judgement(whole, figures, f"accuracy {figures['Accuracy']:.3f}", {"confusion matrix": picture})
+
+
+def _by_name(summary: pa.Table) -> dict[str, float | None]:
+    return dict(zip(summary.column("metric").to_pylist(), summary.column("score").to_pylist(), strict=True))
 
 
 def _check_leak(evaluate: Evaluate, leak: Leak, version: ModelVersion) -> None:
@@ -117,12 +150,16 @@ def _check_leak(evaluate: Evaluate, leak: Leak, version: ModelVersion) -> None:
 
 
 def _check(evaluate: Evaluate, stage: Stage, label: str, version: ModelVersion) -> None:
+    numbers = version.task == "regression"
+    value = f"CASE WHEN isfinite(CAST({quote(label)} AS DOUBLE)) THEN '' END" if numbers else quote(label)
     counts = stage.connection.execute(
-        f"SELECT CAST({quote(label)} AS VARCHAR), count(*) FROM rows GROUP BY 1 ORDER BY 1"
+        f"SELECT CAST({value} AS VARCHAR), count(*) FROM rows GROUP BY 1 ORDER BY 1"
     ).fetchall()
     nulls = sum(count for name, count in counts if name is None)
     strangers = [
-        f"{name}: {count:,}" for name, count in counts if name is not None and name not in version.classes
+        f"{name}: {count:,}"
+        for name, count in counts
+        if not numbers and name is not None and name not in version.classes
     ]
     error = None
     if not counts:

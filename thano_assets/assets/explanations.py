@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 COLUMN = "explanation"
 #: Its type: words and their weights, those that moved most first.
 TYPE = "STRUCT(token VARCHAR, weight DOUBLE)[]"
-#: More texts than this are worth a warning: each costs some fifty times a prediction.
+#: More texts than this are worth a warning: each costs some forty predictions.
 MANY = 300
 
 _WINDOW = 64
@@ -59,7 +59,7 @@ def explain(
         if texts > MANY:
             outcome.warn(
                 runtime.progress,
-                f"{texts:,} texts are explained, each at some fifty times the cost of a prediction; "
+                f"{texts:,} texts are explained, each at some forty times the cost of a prediction; "
                 "a WHERE or LIMIT in the query picks the rows that matter.",
             )
         facts: dict[str, Any] = {"texts explained": texts}

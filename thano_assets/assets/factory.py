@@ -22,6 +22,7 @@ from thano_assets.assets import (
     predictions,
     promotion,
     raw,
+    records,
     searches,
     tables,
     training_sets,
@@ -32,7 +33,7 @@ from thano_assets.assets.runtime import CheckOutcome, Outcome, Runtime, keep_out
 from thano_assets.catalog import Entry
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind
-from thano_assets.graph.build import Key
+from thano_assets.graph.build import Key, makes_base
 from thano_assets.progress import Progress, Task
 from thano_assets.sql.promotion import condition_of
 from thano_assets.sql.statements import BuildModel, Copy, FitModel
@@ -63,6 +64,8 @@ _ICONS: Mapping[NodeKind, frozenset[str]] = {
     NodeKind.MODEL_VERSION: frozenset({"mlflow"}),
 }
 
+_TABLE_MODEL_ICONS = frozenset({"scikitlearn", "mlflow"})
+
 _MEANING: Mapping[NodeKind, str] = {
     NodeKind.RAW: "The file that COPY reads into the table {name}.",
     NodeKind.TABLE: "The table {name} of the warehouse.",
@@ -74,6 +77,13 @@ _MEANING: Mapping[NodeKind, str] = {
     NodeKind.EMBEDDING: "The table {name}: the query's rows with the embedding of each one's text.",
     NodeKind.SEARCH: "The table {name}: what a search found among the query's rows.",
     NodeKind.MODEL_VERSION: "The registered model {name}, as MLflow keeps it; a statement names this one.",
+}
+
+# Where the statement makes a base model.
+_OF_BASES: Mapping[NodeKind, str] = {
+    NodeKind.TRAINING_SET: "The texts that the base model {name} is pre-trained on, kept as Parquet.",
+    NodeKind.MODEL: "The base model {name}, an encoder to train classifiers from, pre-trained further by "
+    "replaced token detection; each materialization registers a version in MLflow.",
 }
 
 #: The tag of runs that do only what a plan found to be out of date.
@@ -221,6 +231,7 @@ def _materialize(
         progress=listener,
         run_id=run.run_id,
         incremental=run.tags.get(INCREMENTAL) == "true",
+        data_version=lambda key: records.data_version(context.instance, key),
     )
 
     def made_in_this_run(key: Key) -> bool:
@@ -261,6 +272,8 @@ def _hold_against(expectations: Sequence[Entry], outcome: Outcome, runtime: Runt
 
 
 def _icons(node: Node) -> frozenset[str]:
+    if node.kind is NodeKind.MODEL and _of_table(node):
+        return _TABLE_MODEL_ICONS
     if node.kind is not NodeKind.RAW:
         return _ICONS[node.kind]
     path = next((s.path for s in node.entry.statements if isinstance(s, Copy) and s.path), "")
@@ -278,9 +291,18 @@ def _icons(node: Node) -> frozenset[str]:
     )
 
 
+def _of_table(node: Node) -> bool:
+    statement = node.entry.statement
+    return isinstance(statement, BuildModel) and statement.task is not None
+
+
 def _description(node: Node) -> str:
     text = node.entry.text.strip().rstrip(";").rstrip()
-    return f"{_MEANING[node.kind].format(name=node.name)}\n\n```sql\n{text}\n```"
+    meanings = _OF_BASES if makes_base(node.entry) and node.kind in _OF_BASES else _MEANING
+    meaning = meanings[node.kind].format(name=node.name)
+    if node.kind is NodeKind.MODEL and _of_table(node):
+        meaning = f"The model of tables {node.name}; each materialization registers a version in MLflow."
+    return f"{meaning}\n\n```sql\n{text}\n```"
 
 
 class _LogTask(Task):

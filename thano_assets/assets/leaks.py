@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.readings import Reading
 from thano_assets.assets.runtime import Runtime
-from thano_assets.resources.warehouse import literal, quote
+from thano_assets.resources.warehouse import literal
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,7 +29,7 @@ class Trained:
     """The rows of one training.
 
     Attributes:
-        path: The snapshot, with the columns ``text`` and ``label``.
+        path: The snapshot.
         held_out: Numbers of the rows (from 0) that only judged the model; ``None`` where that is not known.
     """
 
@@ -36,8 +37,13 @@ class Trained:
     held_out: pa.Array | None
 
     @classmethod
-    def of(cls, path: Path, classes: Sequence[str], fraction: float, seed: int) -> Trained:
-        """The rows of ``path`` without those that a training with these settings held out."""
+    def of(
+        cls, path: Path, classes: Sequence[str], fraction: float, seed: int, label: str = "label"
+    ) -> Trained:
+        """The rows of ``path`` without those that a training with these settings held out.
+
+        Without ``classes`` numbers were learnt, and the rows held out are any.
+        """
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -45,7 +51,10 @@ class Trained:
 
         from thano_assets.learning.holdout import hold_out
 
-        labels = pq.read_table(path, columns=["label"]).column("label")
+        labels = pq.read_table(path, columns=[label]).column(label)
+        if not classes:
+            _, held = hold_out(np.zeros(len(labels), dtype=np.int64), fraction, seed)
+            return cls(path, pa.array(held, pa.int64()))
         places = pc.index_in(labels, value_set=pa.array(list(classes), pa.string()))
         if places.null_count:
             return cls(path, None)
@@ -132,16 +141,15 @@ class Leak:
         return f"{self.seen:,}, not checked: {', '.join(self.unknown)}" if self.unknown else self.seen
 
 
-def rows_seen(connection: duckdb.DuckDBPyConnection, relation: str, text: str, memory: Memory) -> Leak:
-    """How many rows of ``relation`` have a text that ``memory`` holds.
+def rows_seen(connection: duckdb.DuckDBPyConnection, relation: str, reading: Reading, memory: Memory) -> Leak:
+    """How many rows of ``relation`` have a text, or the columns of a row, that ``memory`` holds.
 
     Args:
         connection: Where the relation is known.
         relation: A table or subquery, as SQL.
-        text: Name of its text column.
+        reading: How its rows are read.
         memory: What a version was trained on.
     """
-    column = f"CAST({quote(text)} AS VARCHAR)"
     cursor = connection.cursor()
     try:
         parts = []
@@ -153,11 +161,10 @@ def rows_seen(connection: duckdb.DuckDBPyConnection, relation: str, text: str, m
                 name = f"held_out_{number}"
                 cursor.register(name, pa.table({"file_row_number": trained.held_out}))
                 source += f" ANTI JOIN {name} USING (file_row_number)"
-            parts.append(f"SELECT r.text FROM {source}")
-        among = f"{column} IN ({' UNION ALL '.join(parts)})" if parts else "false"
+            parts.append(f"SELECT {reading.kept.key} FROM {source}")
+        among = f"{reading.key} IN ({' UNION ALL '.join(parts)})" if parts else "false"
         rows, seen = cursor.execute(
-            f"SELECT count(*), count(*) FILTER (WHERE {among}) FROM {relation} "
-            f"WHERE {column} IS NOT NULL AND trim({column}) <> ''"
+            f"SELECT count(*), count(*) FILTER (WHERE {among}) FROM {relation} WHERE {reading.present}"
         ).fetchall()[0]
     finally:
         cursor.close()
@@ -182,4 +189,5 @@ def _training(version: ModelVersion, runtime: Runtime) -> Trained | None:
         fraction, seed = float(version.params["eval_fraction"]), int(version.params["seed"])
     except (KeyError, ValueError):
         return Trained(path, None)
-    return Trained.of(path, version.classes, fraction, seed)
+    label = version.target if version.task else "label"
+    return Trained.of(path, version.classes, fraction, seed, label)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thano_assets.assets import promotion, uploaded_models
-from thano_assets.assets.runtime import Outcome, Runtime, made_in_this_run
-from thano_assets.assets.training import (
-    Training,
-    asked_again,
-    metrics_of,
-    result_tags,
-    training_from,
-    weights_digest,
-)
-from thano_assets.assets.training_sets import TrainingSet
+from thano_assets.assets import pretrained_models, promotion, uploaded_models
+from thano_assets.assets.bases import asked_of_base, base_tags
+from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.assets.scoring import refuse_tables
+from thano_assets.assets.trainers import Made
+from thano_assets.assets.training import Training, asked_again, kept_version, training_from, weights_digest
+from thano_assets.assets.training_sets import TrainingSet, kept_rows
+from thano_assets.assets.tuning import CHOSEN_TAG, parameters
 from thano_assets.errors import TrainingDataError, UnknownModel
 from thano_assets.graph import Node, NodeKind
 from thano_assets.sql.statements import BuildModel, FitModel, UploadModel
@@ -25,9 +23,16 @@ from thano_assets.sql.statements import BuildModel, FitModel, UploadModel
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from thano_assets.learning.train import TrainingResult
     from thano_assets.resources.base_models import ResolvedBase
     from thano_assets.resources.registry import ModelVersion
+
+
+# Figures of the result's row, by what a model of tables predicts; those of a text model under None.
+_FIGURES: dict[str | None, tuple[str, ...]] = {
+    None: ("accuracy", "f1_macro", "loss", "baseline_accuracy", "majority_accuracy"),
+    "classification": ("accuracy", "f1_macro", "loss", "roc_auc", "majority_accuracy"),
+    "regression": ("mae", "rmse", "r2", "baseline_mae", "baseline_rmse"),
+}
 
 
 def materialize(node: Node, runtime: Runtime) -> Outcome:
@@ -46,17 +51,17 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     statement = node.entry.statement
     if isinstance(statement, UploadModel):
         return uploaded_models.materialize(node, statement, runtime)
+    if isinstance(statement, BuildModel) and statement.pretrains:
+        return pretrained_models.materialize(node, statement, runtime)
     if isinstance(statement, (BuildModel, FitModel)):
-        training = asked_again() or _training_of(node, statement, runtime)
+        again = asked_again()
+        training = again if isinstance(again, Training) else _training_of(node, statement, runtime)
         return _answered(training, runtime)
     return _prebuilt(node, runtime)
 
 
 def _training_of(node: Node, statement: BuildModel | FitModel, runtime: Runtime) -> Training:
-    made = made_in_this_run((NodeKind.TRAINING_SET.value, node.name))
-    training_set = TrainingSet.load(
-        runtime.workspace, node.name, None if made is None else made.facts["training set"]
-    )
+    training_set = kept_rows(node.name, runtime)
     parent = _parent(statement, training_set, runtime) if isinstance(statement, FitModel) else None
     return training_from(node.name, statement, training_set, parent, runtime)
 
@@ -67,7 +72,7 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
     registry = runtime.registry
     # Two of the same would share their checkpoints; and the second may find the first one's version.
     with runtime.workspace.lock(f"training-{training.fingerprint}"):
-        known = _trained_before(training, runtime) if runtime.incremental else None
+        known = kept_version(training.name, training.fingerprint, runtime) if runtime.incremental else None
         gate = promotion.Gate.of(
             training.statement,
             training.training_set,
@@ -76,9 +81,9 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
             training.parent,
             runtime,
         )
-        pictures: dict[str, bytes] = {}
+        made = None
         if known is None:
-            version, pictures = _trained(training, runtime, champion=gate is None)
+            version, made = _trained(training, runtime, champion=gate is None)
         else:
             version = known
     verdict = gate.judge(version, runtime) if gate is not None else None
@@ -90,13 +95,16 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
     outcome = Outcome(
         data_version=answers,
         summary=_summary(version, known is not None),
-        pictures=pictures,
+        pictures=made.pictures if made is not None else {},
         result=_result_row(version, status, time.perf_counter() - started),
         mlflow_run_id=version.run_id,
+        warnings=list(made.warnings) if made is not None else [],
     )
     outcome.facts = {
         "model version": version.version,
+        **(made.facts if made is not None else {}),
         "base model": _described(training.base),
+        **({"tuned to": version.tags[CHOSEN_TAG]} if CHOSEN_TAG in version.tags else {}),
         "rows train": _count(version, "thano.rows_train"),
         "rows eval": _count(version, "thano.rows_eval"),
         **{name.replace("_", " "): value for name, value in version.metrics.items()},
@@ -113,6 +121,7 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
         "base": training.base.identity,
         "training_set": training.training_set.identity,
         "parent": version.tags.get("thano.parent"),
+        "trials": training.statement.options.get("tune"),
         "answers": answers,
     }
     if verdict is not None:
@@ -126,21 +135,8 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
     return outcome
 
 
-def _trained_before(training: Training, runtime: Runtime) -> ModelVersion | None:
-    """A complete version that the very same training made: the one that answers, else the newest."""
-    found = [
-        version
-        for version in runtime.registry.versions(training.name)
-        if version.tags.get("thano.fingerprint") == training.fingerprint
-        and (version.path / "config.json").is_file()
-    ]
-    return max(found, key=lambda version: ("champion" in version.aliases, version.version), default=None)
-
-
-def _trained(
-    training: Training, runtime: Runtime, *, champion: bool
-) -> tuple[ModelVersion, dict[str, bytes]]:
-    """Train and register a version; returns it and the pictures of its training."""
+def _trained(training: Training, runtime: Runtime, *, champion: bool) -> tuple[ModelVersion, Made]:
+    """Train and register a version; returns it and what its training gave."""
     training_set, base = training.training_set, training.base
     if base.note:
         runtime.progress.message(base.note)
@@ -155,19 +151,20 @@ def _trained(
             rows=training_set.rows,
             source=str(training_set.snapshot(runtime.workspace)),
         )
-        result = training.run(runtime, Path(folder) / "model", build.log_metrics)
-        pictures = _pictures(result)
-        for name, png in pictures.items():
+        made = training.made(runtime, Path(folder) / "model", build, checkpoints=True)
+        for name, png in made.pictures.items():
             build.log_figure(name.replace(" ", "_") + ".png", png)
-        label_type = training_set.label_type
+        for name, text in made.texts.items():
+            build.log_text(name, text)
         version = build.register(
-            result.model_dir,
-            labels={"classes": training.classes, "type": label_type},
-            metrics=metrics_of(result),
-            tags={**tags, **result_tags(training, result, runtime)},
+            made.model_dir,
+            labels=made.labels,
+            metrics=made.metrics,
+            tags={**tags, **made.tags},
             champion=champion,
         )
-    return version, pictures
+    shutil.rmtree(training.kept(runtime), ignore_errors=True)
+    return version, made
 
 
 def _tags(training: Training, runtime: Runtime) -> dict[str, str]:
@@ -179,13 +176,9 @@ def _tags(training: Training, runtime: Runtime) -> dict[str, str]:
         "thano.training_set": training_set.fingerprint,
         "thano.training_set_identity": training_set.identity,
         "thano.label_type": training_set.label_type,
-        "thano.base": base.name,
-        "thano.base_source": base.describe().removeprefix(f"{base.name}: "),
-        "thano.base_note": base.note or "",
-        "thano.base_revision": base.revision,
-        "thano.base_identity": base.identity,
-        "thano.class_name": base.name,
+        **base_tags(base),
         "dagster.run_id": runtime.run_id or "",
+        **training.trainer.tags(training_set),
     }
     if parent is not None:
         tags["thano.parent"] = f"{parent.name} VERSION {parent.version}"
@@ -243,6 +236,10 @@ def _parent(statement: FitModel, training_set: TrainingSet, runtime: Runtime) ->
         raise UnknownModel(
             f"There is no model {ref} in the registry.", hint="LIST MODEL shows what is there."
         ).at(statement.source, ref.span.start, len(ref.name))
+    if parent.is_base:
+        raise asked_of_base(statement)
+    if parent.task:
+        refuse_tables(statement, str(ref))
     ours, theirs = set(training_set.classes), set(parent.classes)
     if ours != theirs:
         differences = []
@@ -262,18 +259,8 @@ def _described(base: ResolvedBase) -> str:
 
 
 def _params(training: Training) -> dict[str, Any]:
-    value = training.statement.options.value
-    columns = {name: value(name) for name in ("text_col", "label_col")}
-    return {"base": training.base.name, **training.settings.as_dict()} | columns
-
-
-def _pictures(result: TrainingResult) -> dict[str, bytes]:
-    from thano_assets.learning import figures
-
-    pictures = {"training curve": figures.training_curve(result.history)}
-    if result.rows_eval:
-        pictures["confusion matrix"] = figures.confusion_matrix(result.confusion, result.classes)
-    return pictures
+    columns = training.trainer.columns(training.statement)
+    return {"base": training.base.name, **parameters(training)} | columns
 
 
 def _count(version: ModelVersion, tag: str) -> int:
@@ -289,16 +276,33 @@ def _summary(version: ModelVersion, known: bool) -> str:
         version.metrics,
         *(_count(version, f"thano.rows_{what}") for what in ("train", "eval")),
     )
+    if tuned_to := version.tags.get(CHOSEN_TAG):
+        made += f", tuned to {tuned_to} (trial {version.tags.get('thano.trials')})"
+    if version.task and (tried := version.tags.get("thano.trials")):
+        made += f", {version.tags.get('thano.learner')} of {tried} trials"
+        made += ", when the time was up" if version.tags.get("thano.cut_short") == "True" else ""
+    if "rmse" in metrics:
+        text = f"{made}, RMSE {metrics['rmse']:.4g}"
+        text += f", R2 {metrics['r2']:.3f}" if "r2" in metrics else ""
+        return f"{text} on {held:,} held-out rows (always the mean: RMSE {metrics['baseline_rmse']:.4g})"
     accuracy = metrics.get("accuracy")
     if accuracy is None:
         return f"{made}, trained on {train:,} rows, none held out"
     text = f"{made}, accuracy {accuracy:.3f} on {held:,} held-out rows"
+    if version.task and "majority_accuracy" in metrics:
+        text += f" (majority class {metrics['majority_accuracy']:.3f})"
     if "baseline_accuracy" in metrics:
         text += f" (TF-IDF with logistic regression {metrics['baseline_accuracy']:.3f}"
         if "majority_accuracy" in metrics:
             text += f", majority class {metrics['majority_accuracy']:.3f}"
         text += ")"
     return text
+
+
+def _searched(version: ModelVersion) -> dict[str, list[Any]]:
+    if not version.task:
+        return {}
+    return {"learner": [version.tags.get("thano.learner", "")], "trials": [_count(version, "thano.trials")]}
 
 
 def _result_row(version: ModelVersion, status: str, seconds: float) -> pa.Table:
@@ -315,11 +319,8 @@ def _result_row(version: ModelVersion, status: str, seconds: float) -> pa.Table:
             "status": [status],
             "rows_train": [_count(version, "thano.rows_train")],
             "rows_eval": [_count(version, "thano.rows_eval")],
-            "accuracy": number("accuracy"),
-            "f1_macro": number("f1_macro"),
-            "loss": number("loss"),
-            "baseline_accuracy": number("baseline_accuracy"),
-            "majority_accuracy": number("majority_accuracy"),
+            **{name: number(name) for name in _FIGURES[version.task]},
+            **_searched(version),
             "seconds": [round(seconds, 1)],
             "device": [version.tags.get("thano.device", "")],
             "run_id": [version.run_id],

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from thano_assets.assets import raw
+from thano_assets.assets.bases import base_of, read_base
 from thano_assets.assets.embedders import content_of
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.resources import uploads
 from thano_assets.resources.digests import FileDigests
+from thano_assets.resources.environments import registry_of
 from thano_assets.resources.workspace import Workspace
 from thano_assets.sql.statements import BuildModel, Convert, CreateTableAs, Search, UploadModel
 
@@ -26,6 +28,7 @@ class Observer:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._digests = FileDigests(workspace.snapshots / ".file-digests.json")
+        self._registry = registry_of(workspace)
         self._bases: dict[tuple[str, bool, str | None], str] = {}
 
     def observe(self, graph: Graph) -> Graph:
@@ -35,7 +38,7 @@ class Observer:
             if node.kind is NodeKind.RAW:
                 content = raw.content_of(node.entry, self._workspace, self._digests.of)
             elif node.kind is NodeKind.MODEL and isinstance(statement, BuildModel):
-                content = self._base(statement)
+                content = "" if read_base(node) is not None else self._base(statement)
             elif node.kind is NodeKind.MODEL and isinstance(statement, UploadModel):
                 content = self._upload(statement)
             elif (embedding := _embedding(node)) is not None:
@@ -53,14 +56,11 @@ class Observer:
             return raw.unreadable(error)
 
     def _base(self, statement: BuildModel) -> str:
-        from thano_assets.resources import base_models
-
         asked = (statement.base, statement.base_quoted, statement.options.get("base_revision"))
         if asked not in self._bases:
             try:
-                self._bases[asked] = base_models.resolve(
-                    asked[0], quoted=asked[1], revision=asked[2], workspace=self._workspace, network=False
-                ).identity
+                base = base_of(statement, self._registry, self._workspace, network=False)
+                self._bases[asked] = base.identity
             except ThanoError:
                 self._bases[asked] = "not on this machine"
         return self._bases[asked]
@@ -83,21 +83,14 @@ def with_base(node: Node, workspace: Workspace) -> Node:
 
     Unlike a plan, it asks the hub where nothing nearer has the base.
     """
-    from thano_assets.resources import base_models
-
     statement = node.entry.statement
     embedding = _embedding(node)
     if embedding is not None:
         return replace(node, content=content_of(embedding, workspace, network=True))
-    if node.kind is not NodeKind.MODEL or not isinstance(statement, BuildModel):
-        return node
+    if node.kind is not NodeKind.MODEL or not isinstance(statement, BuildModel) or read_base(node):
+        return node  # one that was built here is an edge of the graph
     try:
-        base = base_models.resolve(
-            statement.base,
-            quoted=statement.base_quoted,
-            revision=statement.options.get("base_revision"),
-            workspace=workspace,
-        )
+        base = base_of(statement, registry_of(workspace), workspace)
     except ThanoError:  # the training says it
         return node
     return replace(node, content=base.identity)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from thano_assets.assets import raw
+from thano_assets.assets.bases import read_base
 from thano_assets.assets.observation import observed
 from thano_assets.assets.promotion import NO_CHAMPION
 from thano_assets.assets.relations import prepare, text_column
@@ -22,10 +23,11 @@ from thano_assets.assets.training_sets import TrainingSet
 from thano_assets.assets.trial import Trial
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Mode, Node, NodeKind, PlannedAsset, Planning, Record
-from thano_assets.graph.build import JUDGING_OPTIONS, Key
+from thano_assets.graph.build import JUDGING_OPTIONS, READING_OPTIONS, Key
 from thano_assets.graph.plan import downstream
 from thano_assets.graph.reasons import file_change, statement_changes
 from thano_assets.resources import uploads
+from thano_assets.resources.base_models import identity_of_model
 from thano_assets.resources.warehouse import describe, quote
 from thano_assets.resources.workspace import Workspace
 from thano_assets.sql.statements import (
@@ -208,7 +210,13 @@ class Workbench:
             rows = version((NodeKind.TRAINING_SET.value, node.name))
             if not isinstance(statement, BuildModel) or rows is None:
                 return None
-            wanted = training_fingerprint(node, rows, node.content, None)
+            base, content = read_base(node), node.content
+            if base is not None:
+                revision = version(base)
+                if revision is None:
+                    return None
+                content = identity_of_model(revision)
+            wanted = training_fingerprint(node, rows, content, None)
         versions = self._runtime.registry.versions(node.name)
         return next((one for one in versions if one.tags.get("thano.fingerprint") == wanted), None)
 
@@ -226,7 +234,8 @@ class Workbench:
             paths = [one for one in reasons if one.startswith(("the path", "the source"))]
             return paths or [self._file_change(node, record)]
         if node.kind is NodeKind.TRAINING_SET:  # its code is the query and the two columns
-            kept = [one for one in reasons if re.match(r"(the query|text_col|label_col) ", one)]
+            said = ("the query", *READING_OPTIONS)
+            kept = [one for one in reasons if one.startswith(tuple(f"{name} " for name in said))]
             reasons = kept or reasons
         if isinstance(node.entry.statement, UploadModel):
             paths = [one for one in reasons if one.startswith("the path")]
@@ -333,6 +342,11 @@ class Workbench:
         if node.kind is NodeKind.MODEL:
             trained_on = self.record((NodeKind.TRAINING_SET.value, node.name))
             before = trained_on.rows if trained_on else None
+            trials = node.entry.statement.options.get("tune") or 0
+            if trials:
+                planned = replace(planned, reason=f"{planned.reason}; {trials} trials, then the training")
+            if seconds is not None and record is not None:  # a trial is about as long as a training
+                seconds = seconds * (1 + trials) / (1 + int(record.details.get("trials") or 0))
         if seconds is not None and rows is not None and isinstance(before, int) and before > 0:
             seconds = round(seconds * rows / before, 1)
         return replace(planned, rows=rows, seconds=seconds)
@@ -373,6 +387,8 @@ class Workbench:
             version = self._runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
             if version is None:
                 return None
+            if version.task:  # nothing is kept of what it says
+                return self._trial.count(f"({sql})")
             text = text_column(describe(self._trial.connection, f"({sql})"), body)
             if isinstance(body, ExplainPredict):
                 return self._trial.count(f"(SELECT DISTINCT {quote(text.name)} FROM ({sql}))")

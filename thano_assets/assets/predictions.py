@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from thano_assets.assets import explanations
-from thano_assets.assets.relations import find_column, refuse_column, staged, text_column
+from thano_assets.assets.readings import TextReading, asked_columns, dates_not_read, truth_column
+from thano_assets.assets.relations import refuse_column, staged
 from thano_assets.assets.runtime import Outcome, Runtime
-from thano_assets.assets.scoring import answered, answering_version
+from thano_assets.assets.scoring import answering_version, said
 from thano_assets.assets.tables import replace_from_stage
 from thano_assets.graph import Node
 from thano_assets.resources.warehouse import literal, quote
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
 _LONGEST_COMMENT = 300
 
 
-def added_columns(predict: Predict | ExplainPredict) -> list[str]:
-    """Names of the columns that PREDICT or EXPLAIN PREDICT adds to those of its query."""
+def added_columns(predict: Predict | ExplainPredict, version: ModelVersion | None = None) -> list[str]:
+    """Names of the columns that PREDICT or EXPLAIN PREDICT adds to those of its query.
+
+    ``version`` answers; without it, a classifier.
+    """
     value = predict.options.value
     added = [str(value("result_col"))]
-    if value("proba"):
+    if value("proba") and (version is None or version.task != "regression"):
         added += ["probability", "probabilities"]
     if predict.options.get("version_col"):
         added.append(str(value("version_col")))
@@ -57,19 +61,22 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     who = f"{version.name} VERSION {version.version}"
     kept = Outcome(data_version="", summary="")
     with staged(predict.query, runtime) as stage:
-        text = text_column(stage.columns, predict)
-        truth = find_column(stage.columns, predict, "label_col") if predict.options.get("label_col") else None
-        refuse_column(stage.columns, predict, added_columns(predict))
-        relation = answered(stage, text.name, version, value("batch_size"), runtime, kept)
+        reading = asked_columns(predict, version, stage.columns)
+        truth = truth_column(predict, version, stage.columns)
+        added = added_columns(predict, version)
+        refuse_column(stage.columns, predict, added)
+        relation = said(stage, reading, version, value("batch_size"), runtime, kept)
         with stage.connection.cursor() as cursor:
-            cursor.execute(_labelled(relation, version.classes))
-            unanswered, right = _counts(cursor, truth.name if truth else None)
-        if isinstance(predict, ExplainPredict):
-            explanations.explain(stage, text.name, version, predict, runtime, kept)
+            cursor.execute(_labelled(relation, version))
+            unanswered, right, off = _counts(cursor, truth.name if truth else None, version)
+            spoilt = dates_not_read("rows", reading)
+            not_dates = cursor.execute(spoilt).fetchall() if spoilt else []
+        if isinstance(predict, ExplainPredict) and isinstance(reading, TextReading):
+            explanations.explain(stage, reading.column, version, predict, runtime, kept)
         stage.connection.close()  # the warehouse attaches the file next
         with runtime.warehouse.write() as connection:
             outcome = replace_from_stage(node, runtime, stage.path, _select(version, predict))
-            comment(connection, node, predict, f"Predicted by {who}", added_columns(predict))
+            comment(connection, node, predict, f"Predicted by {who}", added)
     seconds = time.perf_counter() - started
     answers = stage.count - unanswered
     run = kept.facts["rows through the model"]
@@ -92,10 +99,15 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     outcome.summary = f"{answers:,} rows predicted by {version.name} version {version.version}"
     if isinstance(predict, ExplainPredict):
         outcome.summary = explanations.described(version, answers, kept.facts)
-    if truth is not None and answers:
+    if off is not None:
+        outcome.facts["mean absolute error"] = off
+        outcome.summary += f", {off:.4g} off on average"
+    elif truth is not None and answers:
         outcome.facts["accuracy"] = right / answers
         outcome.summary += f", {right:,} of them right ({right / answers:.1%})"
-    if kept.facts["texts known before"] and isinstance(predict, Predict):
+    for name, count in not_dates:
+        outcome.warn(runtime.progress, f"{count:,} values of {name} are no dates and count as missing.")
+    if kept.facts.get("texts known before") and isinstance(predict, Predict):
         outcome.summary += f"; {run:,} texts were new to it" if run else "; it knew all texts"
     if unanswered:
         outcome.warn(
@@ -110,29 +122,42 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     return outcome
 
 
-def _labelled(answered_rows: str, classes: list[str]) -> str:
+def _labelled(answered_rows: str, version: ModelVersion) -> str:
     """SQL that makes the stage's table ``predictions``: a row for each row, in the rows' order."""
-    names = ", ".join(literal(name) for name in classes)
-    return (
-        f"CREATE TABLE predictions AS SELECT ([{names}])[list_position(p, list_max(p))] AS label, "
-        f"CAST(list_max(p) AS DOUBLE) AS probability, p FROM ({answered_rows}) ORDER BY number"
-    )
+    if version.task == "regression":
+        columns = "p[1] AS label, p"
+    else:
+        names = ", ".join(literal(name) for name in version.classes)
+        columns = (
+            f"([{names}])[list_position(p, list_max(p))] AS label, "
+            "CAST(list_max(p) AS DOUBLE) AS probability, p"
+        )
+    return f"CREATE TABLE predictions AS SELECT {columns} FROM ({answered_rows}) ORDER BY number"
 
 
-def _counts(cursor: duckdb.DuckDBPyConnection, truth: str | None) -> tuple[int, int]:
-    """Rows without an answer, and rows whose answer is the true label."""
-    right = f"count(*) FILTER (WHERE p.label = CAST(r.{quote(truth)} AS VARCHAR))" if truth else "0"
+def _counts(
+    cursor: duckdb.DuckDBPyConnection, truth: str | None, version: ModelVersion
+) -> tuple[int, int, float | None]:
+    """Rows without an answer, rows whose answer is the true label, and how far predicted numbers are off."""
+    right, off = "0", "NULL"
+    if truth and version.task == "regression":
+        off = f"avg(abs(p.label - CAST(r.{quote(truth)} AS DOUBLE)))"
+    elif truth:
+        right = f"count(*) FILTER (WHERE p.label = CAST(r.{quote(truth)} AS VARCHAR))"
     found = cursor.execute(
-        f"SELECT count(*) FILTER (WHERE p.label IS NULL), {right} FROM rows r POSITIONAL JOIN predictions p"
+        f"SELECT count(*) FILTER (WHERE p.label IS NULL), {right}, {off} "
+        "FROM rows r POSITIONAL JOIN predictions p"
     ).fetchall()
-    return int(found[0][0]), int(found[0][1])
+    return int(found[0][0]), int(found[0][1]), found[0][2]
 
 
 def _select(version: ModelVersion, predict: Predict | ExplainPredict) -> str:
     """The query's columns and the predictions, labels in the type that they were trained with."""
     value, type_ = predict.options.value, version.label_type
+    if version.task == "regression":
+        type_ = "DOUBLE"
     columns = [f"r.*, CAST(p.label AS {type_}) AS {quote(str(value('result_col')))}"]
-    if value("proba"):
+    if value("proba") and version.task != "regression":
         listed = ", ".join(literal(name) for name in version.classes)
         columns.append("p.probability AS probability")
         columns.append(

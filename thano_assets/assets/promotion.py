@@ -15,10 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.leaks import Leak, Memory, Trained, rows_seen
+from thano_assets.assets.readings import (
+    Reading,
+    TableReading,
+    TextReading,
+    label_type_kept,
+    training_rows,
+)
 from thano_assets.assets.relations import Stage, text_column
 from thano_assets.assets.runtime import CheckOutcome, Outcome, Runtime
 from thano_assets.assets.scoring import probabilities
-from thano_assets.assets.training_sets import TrainingSet, training_rows, write_snapshot
+from thano_assets.assets.trainers import Settings, Trainer, trainer_of
+from thano_assets.assets.training_sets import TrainingSet, write_snapshot
 from thano_assets.errors import (
     ColumnTypeError,
     TrainingDataError,
@@ -33,7 +41,6 @@ from thano_assets.sql.promotion import Comparison, Condition, condition_of
 from thano_assets.sql.statements import BuildModel, FitModel
 
 if TYPE_CHECKING:
-    from thano_assets.learning.settings import TrainingSettings
     from thano_assets.resources.registry import ModelVersion
 
 #: Name of the asset check that shows the decision.
@@ -42,6 +49,7 @@ CHECK = "promotion"
 NO_CHAMPION = "no champion"
 #: Tags of a version: ``promoted`` or ``not promoted``, and the sentence that says why.
 DECISION_TAG, REASON_TAG = "thano.promotion", VERDICT_TAG
+_TEXT_OPTIONS = ("text_col", "label_col")
 PROMOTED, NOT_PROMOTED = "promoted", "not promoted"
 
 
@@ -55,7 +63,7 @@ class Frozen:
     """Rows that versions are held against.
 
     Attributes:
-        path: Parquet file with the columns ``text`` and ``label``.
+        path: Parquet file with the columns of a training set's snapshot.
         fingerprint: Of the rows, free of their order.
         rows: How many.
         name: What they are, in words.
@@ -95,6 +103,8 @@ class Gate:
 
     condition: Condition
     frozen: Frozen
+    training_set: TrainingSet
+    trainer: Trainer
     classes: list[str]
     leak: Leak
 
@@ -104,7 +114,7 @@ class Gate:
         statement: BuildModel | FitModel,
         training_set: TrainingSet,
         classes: list[str],
-        settings: TrainingSettings,
+        settings: Settings,
         parent: ModelVersion | None,
         runtime: Runtime,
     ) -> Gate | None:
@@ -127,24 +137,32 @@ class Gate:
         condition = condition_of(statement.options)
         if condition is None:
             return None
-        runtime.registry.champion(statement.name)  # it will be asked to score: found out before the training
+        # It will be asked to score: found out before the training.
+        champion = runtime.registry.champion(statement.name)
+        if champion is not None:
+            _check_comparable(statement, training_set, champion)
         own = Trained.of(
-            training_set.snapshot(runtime.workspace), classes, settings.eval_fraction, settings.seed
+            training_set.snapshot(runtime.workspace),
+            classes,
+            settings.eval_fraction,
+            settings.seed,
+            training_set.label,
         )
         if statement.options.get("evaluate_on") is not None:
-            frozen = _freeze_table(statement, classes, runtime)
+            frozen = _freeze_table(statement, training_set, classes, runtime)
         else:
-            frozen = _freeze_held_out(statement, own, runtime)
+            frozen = _freeze_held_out(statement, training_set, own, runtime)
         memory = Memory.of(parent, runtime) if parent is not None else Memory()
         memory.trainings.insert(0, own)
-        leak = _leak(frozen, memory)
+        leak = _leak(frozen, training_set.reading, memory)
         if leak.seen and statement.options.value("strict") and statement.options.get("evaluate_on"):
             place = statement.options.place("strict")
             raise TrainingDataError(
                 f"{leak.seen:,} of the {leak.rows:,} rows of {frozen.name} are among the rows to train on.",
                 hint="Keep them out of one of the two, or leave out strict=True.",
             ).at(statement.source, place.start, len(place))
-        return cls(condition, frozen, classes, leak)
+        trainer = trainer_of(statement)
+        return cls(condition, frozen, training_set, trainer, classes, leak)
 
     def judge(self, challenger: ModelVersion, runtime: Runtime) -> Verdict:
         """Score ``challenger`` and the version that answers now; the better one answers from now on.
@@ -186,7 +204,10 @@ class Gate:
                 registry.tag(challenger, tags)
             else:
                 registry.promote(challenger.name, challenger.version, tags=tags)
-            their_leak = _leak(self.frozen, Memory.of(champion, runtime)) if champion is not None else None
+            their_leak = None
+            if champion is not None:
+                theirs_read = _reading_of(champion)
+                their_leak = _leak(self.frozen, theirs_read, Memory.of(champion, runtime))
         facts: dict[str, Any] = {
             "condition": str(self.condition),
             "rows": self.frozen.rows,
@@ -218,20 +239,18 @@ class Gate:
         """
         import numpy as np
 
-        from thano_assets.learning import metrics
-
-        with _staged(self.frozen, runtime) as stage:
-            labels = [row[0] for row in stage.connection.execute("SELECT label FROM rows").fetchall()]
-            found = np.concatenate(list(probabilities(stage, "text", version, None, runtime, outcome)))
+        with _staged(self.frozen, self.training_set, runtime) as stage:
+            label = quote(self.training_set.label)
+            labels = [row[0] for row in stage.connection.execute(f"SELECT {label} FROM rows").fetchall()]
+            reading = _reading_of(version)
+            found = np.concatenate(list(probabilities(stage, reading, version, None, runtime, outcome)))
+        if version.task == "regression":
+            return self.trainer.scores(labels, found, 0)
         columns = self.classes + [name for name in version.classes if name not in self.classes]
         places = {name: place for place, name in enumerate(columns)}
         wide = np.zeros((len(found), len(columns)), dtype=np.float32)
         wide[:, [places[name] for name in version.classes]] = found
-        truth = np.fromiter((places[label] for label in labels), dtype=np.int64, count=len(labels))
-        known = ~np.isnan(found[:, 0])  # what is blank to the model and not to SQL has no answer
-        truth, wide = truth[known], wide[known]
-        own = len(self.classes)
-        return metrics.scores(truth, wide, own) | {"roc_auc": metrics.roc_auc(truth, wide[:, :own])}
+        return self.trainer.scores([places[label] for label in labels], wide, len(self.classes))
 
     def _reason(
         self,
@@ -253,6 +272,43 @@ class Gate:
             return f"Version {challenger.version} is promoted: there was no champion to hold it against."
         told = " and ".join(_words(one, ours, theirs, champion, "is") for one in self.condition.comparisons)
         return f"Version {challenger.version} is promoted: {told} {rows}."
+
+
+def _reading_of(version: ModelVersion) -> Reading:
+    """How a version reads the rows of a snapshot."""
+    return TableReading.of(version.features) if version.task else TextReading("text")
+
+
+def _check_comparable(
+    statement: BuildModel | FitModel, training_set: TrainingSet, champion: ModelVersion
+) -> None:
+    """Check that the champion can be asked about rows that the new version reads.
+
+    Raises:
+        TrainingDataError: it is a model of another kind, or reads columns that are not among them.
+    """
+    who = f"{champion.name} VERSION {champion.version}"
+    task = statement.task if isinstance(statement, BuildModel) else None
+    problem = None
+    if task != champion.task:
+        kinds = {None: "texts", "classification": "classes of a table", "regression": "numbers of a table"}
+        problem = f"{who}, which answers now, predicts {kinds[champion.task]}"
+    elif task:
+        known = {str(one["name"]).casefold(): str(one["type"]) for one in training_set.features}
+        others = [
+            f"{one.name} ({one.type})"
+            for one in TableReading.of(champion.features).features
+            if one.name.casefold() not in known or not one.takes(known[one.name.casefold()])
+        ]
+        if others:
+            problem = (
+                f"{who}, which answers now, reads {', '.join(others[:8])}, which the query does not have"
+            )
+    if problem is not None:
+        raise TrainingDataError(
+            f"The new version cannot be held against the old one: {problem}.",
+            hint="Build it under another name, or without promote_if and evaluate_on.",
+        ).at(statement.source, statement.span.start)
 
 
 def _words(
@@ -279,37 +335,63 @@ def check_evaluation_table(statement: BuildModel | FitModel, runtime: Runtime) -
     if statement.options.get("evaluate_on") is None:
         return
     table = str(statement.options["evaluate_on"])
-    if runtime.warehouse.exists(table):
+    if runtime.warehouse.exists(table) and not (isinstance(statement, BuildModel) and statement.task):
         with runtime.warehouse.read() as connection:
             _columns(statement, describe(connection, quote(table)))
 
 
 def _columns(statement: BuildModel | FitModel, columns: list[Column]) -> tuple[Column, Column]:
     """The text and the label column of the table of ``evaluate_on``."""
-    table = str(statement.options["evaluate_on"])
-    place = statement.options.value_span("evaluate_on")
-    found = []
-    for option in ("text_col", "label_col"):
-        name = str(statement.options.value(option))
-        column = next((one for one in columns if one.name.casefold() == name.casefold()), None)
-        if column is None:
-            names = [one.name for one in columns]
-            raise UnknownColumn(
-                f"The table {table} of evaluate_on has no column {name}, the {option}.",
-                hint=did_you_mean(name, names, "columns"),
-            ).at(statement.source, place.start, len(place))
-        found.append(column)
+    found = [_column(statement, columns, str(statement.options.value(name)), name) for name in _TEXT_OPTIONS]
     try:
         text_column(columns, statement)
     except ColumnTypeError as error:
+        place = statement.options.value_span("evaluate_on")
+        table = statement.options["evaluate_on"]
         raise ColumnTypeError(f"In the table {table} of evaluate_on: {error.message}", hint=error.hint).at(
             statement.source, place.start, len(place)
         ) from None
     return found[0], found[1]
 
 
-def _freeze_table(statement: BuildModel | FitModel, classes: list[str], runtime: Runtime) -> Frozen:
-    """Keep the rows of the table of ``evaluate_on`` that have a text, checked like training rows."""
+def _column(statement: BuildModel | FitModel, columns: list[Column], name: str, what: str) -> Column:
+    column = next((one for one in columns if one.name.casefold() == name.casefold()), None)
+    if column is None:
+        place = statement.options.value_span("evaluate_on")
+        raise UnknownColumn(
+            f"The table {statement.options['evaluate_on']} of evaluate_on has no column {name}, the {what}."
+            if what
+            else f"The table {statement.options['evaluate_on']} of evaluate_on has no column {name}.",
+            hint=did_you_mean(name, [one.name for one in columns], "columns"),
+        ).at(statement.source, place.start, len(place))
+    return column
+
+
+def _read_like(
+    statement: BuildModel | FitModel, training_set: TrainingSet, columns: list[Column]
+) -> tuple[Reading, Column]:
+    """How the table of ``evaluate_on`` is read, so that its rows are those of a snapshot."""
+    if not training_set.features:
+        text, label = _columns(statement, columns)
+        return TextReading(text.name), label
+    reading = training_set.reading
+    assert isinstance(reading, TableReading)
+    for feature in reading.features:
+        column = _column(statement, columns, feature.name, "")
+        if not feature.takes(column.type):
+            place = statement.options.value_span("evaluate_on")
+            raise ColumnTypeError(
+                f"Column {column.name} of {statement.options['evaluate_on']}, the table of evaluate_on, is "
+                f"{column.type}; in the query it is {feature.type}.",
+                hint="Make the table with the types of the query.",
+            ).at(statement.source, place.start, len(place))
+    return reading, _column(statement, columns, training_set.label, "label_col")
+
+
+def _freeze_table(
+    statement: BuildModel | FitModel, training_set: TrainingSet, classes: list[str], runtime: Runtime
+) -> Frozen:
+    """Keep the rows of the table of ``evaluate_on``, checked like training rows."""
     table = str(statement.options["evaluate_on"])
     place = statement.options.value_span("evaluate_on")
     if not runtime.warehouse.exists(table):
@@ -318,20 +400,24 @@ def _freeze_table(statement: BuildModel | FitModel, classes: list[str], runtime:
             f"There is no table {table}, which evaluate_on names.", hint=did_you_mean(table, known, "tables")
         ).at(statement.source, place.start, len(place))
     with runtime.warehouse.read() as connection:
-        text, label = _columns(statement, describe(connection, quote(table)))
-        rows = training_rows(quote(table), text, label)
+        reading, label = _read_like(statement, training_set, describe(connection, quote(table)))
+        type_ = label_type_kept(statement)
+        rows = training_rows(quote(table), reading, label, type_)
+        named = quote(training_set.label)
+        value = f"CASE WHEN {named} IS NOT NULL THEN '' END" if type_ == "DOUBLE" else named
         counts: dict[str | None, int] = dict(
-            connection.execute(
-                f"SELECT label, count(*) FROM ({rows}) GROUP BY label ORDER BY label"
-            ).fetchall()
+            connection.execute(f"SELECT {value}, count(*) FROM ({rows}) GROUP BY 1 ORDER BY 1").fetchall()
         )
         strangers = [
-            f"{name}: {count:,}" for name, count in counts.items() if name is not None and name not in classes
+            f"{name}: {count:,}"
+            for name, count in counts.items()
+            if type_ != "DOUBLE" and name is not None and name not in classes
         ]
         problem = None
         if not counts:
             problem = TrainingDataError(
-                f"The table {table} of evaluate_on has no row with a text.",
+                f"The table {table} of evaluate_on has no row"
+                + (" with a text." if isinstance(reading, TextReading) else "."),
                 hint="Without rows no version can be held against another.",
             )
         elif None in counts:
@@ -349,11 +435,13 @@ def _freeze_table(statement: BuildModel | FitModel, classes: list[str], runtime:
             raise problem.at(statement.source, place.start, len(place))
         fingerprint = runtime.warehouse.fingerprint(connection, rows)
         path = runtime.workspace.kept(f"{fingerprint}.parquet")
-        write_snapshot(connection, f"({rows})", path)
+        write_snapshot(connection, f"({rows})", path, reading.order)
     return Frozen(path, fingerprint, sum(counts.values()), table)
 
 
-def _freeze_held_out(statement: BuildModel | FitModel, own: Trained, runtime: Runtime) -> Frozen:
+def _freeze_held_out(
+    statement: BuildModel | FitModel, training_set: TrainingSet, own: Trained, runtime: Runtime
+) -> Frozen:
     """Keep the rows that the training holds out."""
     import duckdb
     import pyarrow as pa
@@ -368,35 +456,32 @@ def _freeze_held_out(statement: BuildModel | FitModel, own: Trained, runtime: Ru
     with duckdb.connect() as connection:
         connection.register("held_out", pa.table({"file_row_number": own.held_out}))
         rows = (
-            f"SELECT r.text, r.label FROM read_parquet({literal(str(own.path))}, file_row_number=true) r "
-            "SEMI JOIN held_out USING (file_row_number)"
+            f"{training_set.rows_sql(own.path)} "
+            "WHERE file_row_number IN (SELECT h.file_row_number FROM held_out h)"
         )
         fingerprint = runtime.warehouse.fingerprint(connection, rows)
         path = runtime.workspace.kept(f"{fingerprint}.parquet")
-        write_snapshot(connection, f"({rows})", path)
+        write_snapshot(connection, f"({rows})", path, training_set.reading.order)
     return Frozen(path, fingerprint, len(own.held_out), "those held out")
 
 
-def _leak(frozen: Frozen, memory: Memory) -> Leak:
+def _leak(frozen: Frozen, reading: Reading, memory: Memory) -> Leak:
     import duckdb
 
     with duckdb.connect() as connection:
-        return rows_seen(connection, f"read_parquet({literal(str(frozen.path))})", "text", memory)
+        return rows_seen(connection, f"read_parquet({literal(str(frozen.path))})", reading, memory)
 
 
 @contextmanager
-def _staged(frozen: Frozen, runtime: Runtime) -> Iterator[Stage]:
+def _staged(frozen: Frozen, training_set: TrainingSet, runtime: Runtime) -> Iterator[Stage]:
     """The kept rows as a stage of their own."""
     import duckdb
 
     path = runtime.workspace.snapshots / f".stage-{os.getpid()}-{uuid.uuid4().hex}.duckdb"
     try:
         with duckdb.connect(str(path)) as connection:
-            connection.execute(
-                f"CREATE TABLE rows AS SELECT text, label FROM read_parquet({literal(str(frozen.path))})"
-            )
-            columns = [Column("text", "VARCHAR"), Column("label", "VARCHAR")]
-            yield Stage(connection, columns, str(path), frozen.rows)
+            connection.execute(f"CREATE TABLE rows AS {training_set.rows_sql(frozen.path)}")
+            yield Stage(connection, describe(connection, "rows"), str(path), frozen.rows)
     finally:
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".wal").unlink(missing_ok=True)

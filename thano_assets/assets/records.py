@@ -11,7 +11,7 @@ import dagster as dg
 from thano_assets.graph.build import Key
 from thano_assets.graph.plan import Record
 
-__all__ = ["DETAILS", "STATEMENT", "Record", "read_records", "report", "report_again"]
+__all__ = ["DETAILS", "STATEMENT", "Record", "data_version", "read_records", "report", "report_again"]
 
 #: Metadata labels that plans read back; everything else on an asset's page is for people.
 STATEMENT = "thano/statement"
@@ -36,6 +36,12 @@ def read_records(instance: dg.DagsterInstance, keys: Iterable[Key]) -> dict[Key,
         if entry is not None and (record := _record(entry)) is not None:
             found[record.key] = record
     return found
+
+
+def data_version(instance: dg.DagsterInstance, key: Key) -> str | None:
+    """The data version of what was last made of ``key``, where it was made before."""
+    record = read_records(instance, [key]).get(key)
+    return None if record is None else record.data_version
 
 
 def _record(entry: Any) -> Record | None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets.bases import base_behind
 from thano_assets.assets.leaks import parent_version
+from thano_assets.assets.pretrained_models import Pretraining, pretraining_from
 from thano_assets.assets.runtime import Runtime
-from thano_assets.assets.training import Training, metrics_of, result_tags, training_from
+from thano_assets.assets.training import Training, training_from
 from thano_assets.assets.training_sets import TrainingSet
+from thano_assets.assets.tuning import CHOSEN_TAG, parameters
 from thano_assets.errors import UnsupportedStatement, WorkspaceError
-from thano_assets.resources.warehouse import literal
 from thano_assets.sql import parse
 from thano_assets.sql.statements import BuildModel, FitModel
 
@@ -93,12 +95,13 @@ class Report:
         )
 
 
-def training_behind(version: ModelVersion, runtime: Runtime) -> Training:
+def training_behind(version: ModelVersion, runtime: Runtime) -> Training | Pretraining:
     """The training that made ``version``, from what is kept of it.
 
     Raises:
         UnsupportedStatement: it was not trained here.
-        WorkspaceError: its training rows or its parent are no longer kept.
+        WorkspaceError: its training rows, its parent or the base model built here that it started from are no
+            longer kept.
         BaseModelUnavailable: no source has the base model now.
     """
     who = f"{version.name} VERSION {version.version}"
@@ -110,7 +113,11 @@ def training_behind(version: ModelVersion, runtime: Runtime) -> Training:
             hint="Versions that BUILD MODEL or FIT MODEL made can.",
         )
     training_set = _training_set(version, runtime)
-    parent = None
+    parent = base = None
+    if isinstance(statement, BuildModel):
+        base = base_behind(version, runtime.registry)
+        if statement.pretrains:
+            return pretraining_from(version.name, statement, training_set, runtime, base=base)
     if isinstance(statement, FitModel):
         reference = version.tags.get("thano.parent", "")
         parent = parent_version(reference, runtime)
@@ -119,7 +126,8 @@ def training_behind(version: ModelVersion, runtime: Runtime) -> Training:
                 f"{who} went on from {reference}, which is no longer kept.",
                 hint="FIT MODEL trains on from a version that is there.",
             )
-    return training_from(version.name, statement, training_set, parent, runtime)
+    training = training_from(version.name, statement, training_set, parent, runtime, base=base)
+    return replace(training, again=version)
 
 
 def _training_set(version: ModelVersion, runtime: Runtime) -> TrainingSet:
@@ -157,24 +165,26 @@ def verify(version: ModelVersion, runtime: Runtime) -> Report:
         "thano.verified_run": version.run_id,
     }
     with (
-        runtime.registry.build(version.name, tags=tags, params=training.settings.as_dict()) as build,
+        runtime.registry.build(version.name, tags=tags, params=parameters(training)) as build,
         tempfile.TemporaryDirectory(prefix="thano-model-") as folder,
     ):
-        result = training.run(runtime, Path(folder) / "model", build.log_metrics, checkpoints=False)
-        now = result_tags(training, result, runtime)
+        made = training.made(runtime, Path(folder) / "model", build, checkpoints=False)
+        now, metrics = made.tags, made.metrics
         findings = [_rows_finding(training, runtime)]
-        metrics = metrics_of(result)
+        if CHOSEN_TAG in now:
+            findings.append(Finding("tuned", version.tags.get(CHOSEN_TAG), now[CHOSEN_TAG], True))
         for name, then in version.metrics.items():
             value = metrics.get(name)
             findings.append(Finding(name, repr(then), "none" if value is None else repr(value), True))
         findings += [
             Finding(what, version.tags.get(tag), now[tag], True)
             for what, tag in (("weights", "thano.data_version"), ("predictions", "thano.predictions_digest"))
+            if tag in now
         ]
         findings.append(
             Finding("base model", version.tags.get("thano.base_identity"), training.base.identity, False)
         )
-        if training.parent is not None:
+        if isinstance(training, Training) and training.parent is not None:
             name = f"{training.parent.name} VERSION {training.parent.version}"
             findings.append(Finding("parent", version.tags.get("thano.parent"), name, False))
         findings += [
@@ -190,15 +200,13 @@ def verify(version: ModelVersion, runtime: Runtime) -> Report:
     return report
 
 
-def _rows_finding(training: Training, runtime: Runtime) -> Finding:
+def _rows_finding(training: Training | Pretraining, runtime: Runtime) -> Finding:
     """Whether the snapshot still holds what its name says."""
     import duckdb
 
     path = training.training_set.snapshot(runtime.workspace)
     with duckdb.connect() as connection:
-        found = runtime.warehouse.fingerprint(
-            connection, f"SELECT text, label FROM read_parquet({literal(str(path))})"
-        )
+        found = runtime.warehouse.fingerprint(connection, training.training_set.rows_sql(path))
     return Finding("training rows", training.training_set.fingerprint, found, False)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -26,6 +26,8 @@ class Runtime:
 
     ``incremental`` says that the run does only what a plan found to be out of date: a model version that
     was trained from the very same things is used again. Without it the person asked for the work itself.
+    ``data_version`` tells the data version of an asset as Dagster's event log has it now; outside of a run
+    it knows none.
     """
 
     workspace: Workspace
@@ -34,6 +36,7 @@ class Runtime:
     progress: Progress
     run_id: str | None = None
     incremental: bool = False
+    data_version: Callable[[Key], str | None] = field(default=lambda key: None)
 
     @classmethod
     def of(cls, workspace: Workspace, progress: Progress = SILENT) -> Runtime:

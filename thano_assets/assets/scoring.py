@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets import table_answers
 from thano_assets.assets.answers import Answers, has_text, text_key
+from thano_assets.assets.bases import asked_of_base
+from thano_assets.assets.readings import Reading, TextReading
 from thano_assets.assets.relations import Stage
 from thano_assets.assets.runtime import Outcome, Runtime
-from thano_assets.errors import UnknownModel
+from thano_assets.errors import UnknownModel, UnsupportedStatement
 from thano_assets.resources.warehouse import quote
-from thano_assets.sql.statements import Convert, Evaluate, ExplainPredict, Predict, Search
+from thano_assets.sql.statements import Convert, Evaluate, ExplainPredict, FitModel, Predict, Search
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +31,15 @@ if TYPE_CHECKING:
 
 #: Texts that are read, sorted by length and answered at a time.
 WINDOW = 4096
-# Answers are written when there are so many of them (in probabilities) or so many seconds of work in them.
+# Answers are written when there are so many of them (in probabilities, or texts) or so many seconds of work
+# in them.
 _KEEP_EVERY_VALUES = 4_000_000
+_KEEP_EVERY_TEXTS = 100_000
 _KEEP_EVERY_SECONDS = 30.0
+# What DuckDB may hold of the staged rows and their answers while a classifier works: so much, and for each of
+# its threads so much and twice the texts that it handles at a time. Where that is much, as always.
+_STAGE_BYTES, _STAGE_PER_THREAD, _STAGE_MOST = 16 * 1024**2, 32 * 1024**2, 512 * 1024**2
+_VECTOR = 2048  # DuckDB's rows at a time
 
 
 def answering_version(
@@ -40,6 +49,8 @@ def answering_version(
 
     Raises:
         UnknownModel: there is none; says which versions there are.
+        UnsupportedStatement: it is a base model, and the statement asks for labels; or it is a model of
+            tables, and the statement is about texts.
     """
     ref = statement.model
     version = runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
@@ -51,7 +62,34 @@ def answering_version(
         raise UnknownModel(f"There is no {ref} in the registry.", hint=hint).at(
             statement.source, ref.span.start, ref.span.end - ref.span.start
         )
+    if version.is_base and not isinstance(statement, (Convert, Search)):
+        raise asked_of_base(statement)
+    if version.task:
+        refuse_tables(statement, str(ref))
     return version
+
+
+def refuse_tables(
+    statement: Predict | ExplainPredict | Evaluate | Convert | Search | FitModel, model: str
+) -> None:
+    """Say that what the statement does cannot be done with ``model``, which is one of tables.
+
+    Raises:
+        UnsupportedStatement: unless it is PREDICT or EVALUATE.
+    """
+    if isinstance(statement, (Predict, Evaluate)):
+        return
+    ref = statement.parent if isinstance(statement, FitModel) else statement.model
+    if isinstance(statement, FitModel):
+        message = f"{model} is a model of tables, which is not trained on."
+        hint = "BUILD MODEL … OPTIONS (overwrite=True) finds a new one from all the rows there are."
+    elif isinstance(statement, ExplainPredict):
+        message = f"{model} is a model of tables; EXPLAIN PREDICT tells the words of a text."
+        hint = "Which columns matter is in the model's figure of importance, in MLflow and Dagster."
+    else:
+        message = f"{model} is a model of tables and makes no embeddings."
+        hint = "USING SBERTEn makes them."
+    raise UnsupportedStatement(message, hint=hint).at(statement.source, ref.span.start, len(ref.span))
 
 
 @dataclass(frozen=True)
@@ -97,23 +135,26 @@ def answered(
     keyed, known, unknown = f"keyed_{mark}", f"known_{mark}", f"unknown_{mark}"
     column = f"CAST({quote(text)} AS VARCHAR)"
     with stage.connection.cursor() as cursor:
+        if not isinstance(version, Answerer):
+            _bound(cursor, column, len(version.classes))
         cursor.execute(
             f"CREATE TABLE {keyed} AS SELECT row_number() OVER () AS number, "
             f"CASE WHEN {has_text(column)} THEN {text_key(column)} END AS key FROM rows"
         )
         answers.recall(cursor, f"SELECT DISTINCT key FROM {keyed} WHERE key IS NOT NULL", known)
         cursor.execute(
-            f"CREATE TABLE {unknown} AS SELECT min(number) AS number, key FROM {keyed} k "
-            f"ANTI JOIN {known} USING (key) WHERE key IS NOT NULL GROUP BY key"
+            # As many rows as the stage has: its texts are then read in one pass, and never all held.
+            f"CREATE TABLE {unknown} AS SELECT u.key FROM {keyed} k LEFT JOIN "
+            f"(SELECT min(number) AS number, key FROM {keyed} ANTI JOIN {known} USING (key) "
+            "WHERE key IS NOT NULL GROUP BY key) u ON u.number = k.number ORDER BY k.number"
         )
         texts, recalled = cursor.execute(
-            f"SELECT (SELECT count(*) FROM {unknown}), (SELECT count(*) FROM {known})"
+            f"SELECT (SELECT count(key) FROM {unknown}), (SELECT count(*) FROM {known})"
         ).fetchall()[0]
         if texts:
             reader = cursor.sql(
-                f"SELECT CAST(u.key AS VARCHAR) AS key, t.text FROM {unknown} u JOIN "
-                f"(SELECT k.number, CAST(r.{quote(text)} AS VARCHAR) AS text "
-                f"FROM rows r POSITIONAL JOIN {keyed} k) t ON t.number = u.number ORDER BY u.number"
+                f"SELECT CAST(u.key AS VARCHAR) AS key, CAST(r.{quote(text)} AS VARCHAR) AS text "
+                f"FROM rows r POSITIONAL JOIN {unknown} u WHERE u.key IS NOT NULL"
             ).to_arrow_reader(WINDOW)
             with stage.connection.cursor() as writer:
                 _answer(reader, texts, answerer, writer, known, batch_size, runtime, outcome)
@@ -130,25 +171,58 @@ def answered(
     return f"SELECT k.number, a.p FROM {keyed} k LEFT JOIN {known} a ON a.key = k.key"
 
 
+def said(
+    stage: Stage,
+    reading: Reading,
+    version: ModelVersion,
+    batch_size: int | None,
+    runtime: Runtime,
+    outcome: Outcome,
+) -> str:
+    """What ``version`` says of the staged rows, each read as ``reading`` has it.
+
+    Returns:
+        A query over the stage with the columns ``number`` and ``p``, see :func:`answered`; where a number is
+        predicted it is the only element of ``p``.
+    """
+    if isinstance(reading, TextReading):
+        return answered(stage, reading.column, version, batch_size, runtime, outcome)
+    return table_answers.answered(stage, reading, version, runtime, outcome)
+
+
+def _bound(cursor: duckdb.DuckDBPyConnection, text: str, classes: int) -> None:
+    """Have DuckDB go to disk early: many short texts take no more memory than some."""
+    longest, threads = cursor.execute(
+        f"SELECT coalesce(max(strlen({text})), 0), current_setting('threads') FROM rows"
+    ).fetchall()[0]
+    bytes_ = _STAGE_BYTES + int(threads) * (_STAGE_PER_THREAD + 2 * _VECTOR * (int(longest) + 8 * classes))
+    if bytes_ <= _STAGE_MOST:
+        cursor.execute(f"SET memory_limit = '{bytes_ // 1024}KiB'")
+
+
 def probabilities(
     stage: Stage,
-    text: str,
+    reading: Reading,
     version: ModelVersion,
     batch_size: int | None,
     runtime: Runtime,
     outcome: Outcome,
 ) -> Iterator[np.ndarray]:
-    """Class probabilities of the staged rows, window by window, in the rows' order; see :func:`answered`.
+    """What ``version`` says of the staged rows, window by window, in the rows' order; see :func:`said`.
 
     Yields:
         float32 arrays of shape (rows of the window, classes); rows of NaN where the text is NULL or blank.
+        Predicted numbers are float64, of shape (rows of the window, 1).
     """
-    relation = answered(stage, text, version, batch_size, runtime, outcome)
-    classes = len(version.classes)
+    relation = said(stage, reading, version, batch_size, runtime, outcome)
+    numbers = version.task == "regression"
+    classes = 1 if numbers else len(version.classes)
     nothing = ", ".join(classes * ["'nan'"])
+    type_ = "DOUBLE[]" if numbers else "FLOAT[]"
     with stage.connection.cursor() as cursor:
         reader = cursor.sql(
-            f"SELECT coalesce(p, CAST([{nothing}] AS FLOAT[])) AS p FROM ({relation}) ORDER BY number"
+            f"SELECT coalesce(CAST(p AS {type_}), CAST([{nothing}] AS {type_})) AS p "
+            f"FROM ({relation}) ORDER BY number"
         ).to_arrow_reader(WINDOW)
         for batch in reader:
             values = batch.column(0).flatten().to_numpy(zero_copy_only=False)
@@ -177,15 +251,16 @@ def _answer(
             keys.append(batch.column(0))
             yield batch.column(1).to_pylist()
 
-    waiting, since = 0, time.monotonic()
+    waiting, values, since = 0, 0, time.monotonic()
     answers = answerer.answers
     try:
         for found, cut in predictor.answer_batches(texts(), runtime.progress, total, batch_size):
             _add(cursor, fresh, keys.popleft(), found, cut, predictor.max_length)
-            waiting += found.size
-            if waiting >= _KEEP_EVERY_VALUES or time.monotonic() - since >= _KEEP_EVERY_SECONDS:
+            waiting, values = waiting + len(found), values + found.size
+            many = waiting >= _KEEP_EVERY_TEXTS or values >= _KEEP_EVERY_VALUES
+            if many or time.monotonic() - since >= _KEEP_EVERY_SECONDS:
                 _move(cursor, fresh, known, answers, runtime, outcome)
-                waiting, since = 0, time.monotonic()
+                waiting, values, since = 0, 0, time.monotonic()
     finally:  # what was answered before an error or Ctrl-C is kept too
         if waiting:
             _move(cursor, fresh, known, answers, runtime, outcome)
@@ -203,12 +278,16 @@ def _add(
     import numpy as np
     import pyarrow as pa
 
-    places = pa.array(np.arange(0, found.size + 1, found.shape[1], dtype=np.int32))
+    def column(values: np.ndarray, type_: pa.DataType) -> pa.Array:
+        # pyarrow.array() would import pandas to look whether this is something of its own.
+        return pa.Array.from_buffers(type_, values.size, [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+    places = np.arange(0, found.size + 1, found.shape[1], dtype=np.int32)
     window = pa.table(
         {
             "key": keys,
-            "p": pa.ListArray.from_arrays(places, pa.array(found.ravel())),
-            "cut": pa.array(np.where(cut, limit, 0).astype(np.int32)),
+            "p": pa.ListArray.from_arrays(column(places, pa.int32()), column(found, pa.float32())),
+            "cut": column(np.where(cut, limit, 0).astype(np.int32), pa.int32()),
         }
     )
     cursor.register("window_answers", window)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets.answers import MOST_VECTOR_BYTES
 from thano_assets.assets.embedders import EmbeddingModel, converted_text
+from thano_assets.assets.kept_keywords import find_keywords
 from thano_assets.assets.predictions import comment
 from thano_assets.assets.relations import (
     Stage,
@@ -19,24 +24,36 @@ from thano_assets.assets.relations import (
     text_column,
 )
 from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.assets.similar import (
+    Outdated,
+    PlainRows,
+    SearchInFile,
+    is_numbered,
+    opened,
+    staged_vectors,
+    table_of,
+    vector_literal,
+    vectors_of,
+)
 from thano_assets.assets.tables import describe_table, replace_from_stage
 from thano_assets.catalog import catalog_of
 from thano_assets.errors import ColumnTypeError
 from thano_assets.graph import Node
 from thano_assets.resources.warehouse import as_source, describe, quote
+from thano_assets.sql.rowwise import ROW
 from thano_assets.sql.statements import CreateTableAs, Search
 
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
 
+    from thano_assets.learning.nearest import VectorFile
     from thano_assets.resources.warehouse import Column
 
 #: The column that SEARCH KEYWORD adds.
 KEYWORD = "keyword"
 
 _VECTOR = re.compile(r"(?:FLOAT|DOUBLE)\[(\d+)\]")
-_WINDOW = 256  # texts whose phrases are embedded together
 
 
 def materialize(node: Node, runtime: Runtime) -> Outcome:
@@ -120,12 +137,18 @@ def _text(node: Node, search: Search, model: EmbeddingModel, runtime: Runtime) -
     value = search.options.value
     vector = model.vector(str(value("search_input")), runtime.progress)
     with runtime.warehouse.read() as connection, located(search.query):
-        columns = describe(connection, prepare(search.query, connection, runtime))
+        sql = prepare(search.query, connection, runtime)
+        columns = describe(connection, sql)
+        rows = PlainRows.of(sql, node, connection, runtime)
     text = check_columns(search, columns, runtime)
+    asked = _Asked(node, search, model, vector, rows, runtime)
     if text is None:
-        outcome, searched, missing = _among_vectors(node, search, model, vector, runtime)
+        column = vector_column(columns, search)
+        assert column is not None
+        _check_size(search, column, model, len(vector))
+        outcome, searched, missing = asked.among_vectors(column.name)
     else:
-        outcome, searched, missing = _among_texts(node, search, model, text, vector, runtime)
+        outcome, searched, missing = asked.among_texts(text)
     outcome.facts |= {"rows searched": searched, "rows without vector": missing}
     outcome.details["rows"] = searched + missing
     outcome.summary = (
@@ -137,30 +160,145 @@ def _text(node: Node, search: Search, model: EmbeddingModel, runtime: Runtime) -
     return outcome
 
 
-def _among_vectors(
-    node: Node, search: Search, model: EmbeddingModel, vector: np.ndarray, runtime: Runtime
-) -> tuple[Outcome, int, int]:
-    """Search the vectors of ``emb_col``; returns also the rows that have one, and those that have none."""
-    value = search.options.value
-    with runtime.warehouse.write() as connection, located(search.query):
-        source = as_source(prepare(search.query, connection, runtime))
-        column = vector_column(describe(connection, f"FROM {source}"), search)
-        assert column is not None
-        _check_size(search, column, model, len(vector))
-        vectors = f"q.{quote(column.name)}"
-        there, missing = connection.execute(
-            f"SELECT count({vectors}), count(*) - count({vectors}) FROM {source} q"
-        ).fetchall()[0]
-        found = nearest(source, column.name, vector, str(value("result_col")), int(value("top_k")))
-        connection.execute(f"CREATE OR REPLACE TABLE {quote(node.name)} AS {found}")
-        comment(connection, node, search, f"Similarity by {model.who}", [str(value("result_col"))])
-        outcome = describe_table(connection, node.name, runtime)
-    outcome.facts["vectors"] = f"column {column.name}"
-    return outcome, int(there), int(missing)
+@dataclass(frozen=True)
+class _Asked:
+    """A SEARCH TEXT with the vector of what is searched for; each way gives the outcome, the number of rows
+    that were searched, and that of rows without a vector."""
+
+    node: Node
+    search: Search
+    model: EmbeddingModel
+    vector: np.ndarray
+    rows: PlainRows | None
+    runtime: Runtime
+
+    @property
+    def result(self) -> str:
+        return str(self.search.options.value("result_col"))
+
+    @property
+    def top_k(self) -> int:
+        return int(self.search.options.value("top_k"))
+
+    def among_vectors(self, column: str) -> tuple[Outcome, int, int]:
+        """Search the vectors of a column."""
+        told = {"vectors": f"column {column}"}
+        if self.rows is not None:
+            file = vectors_of(self.rows, column, len(self.vector), self.model.answers, self.runtime)
+            found = self._in_file(file, column, texts=False)
+            if found is not None:
+                found[0].facts |= told
+                return found
+        with self.runtime.warehouse.write() as connection, located(self.search.query):
+            source = as_source(prepare(self.search.query, connection, self.runtime))
+            vectors = f"q.{quote(column)}"
+            there, missing = connection.execute(
+                f"SELECT count({vectors}), count(*) - count({vectors}) FROM {source} q"
+            ).fetchall()[0]
+            outcome = self._made(connection, nearest(source, column, self.vector, self.result, self.top_k))
+        outcome.facts |= told
+        return outcome, int(there), int(missing)
+
+    def among_texts(self, text: str) -> tuple[Outcome, int, int]:
+        """Search the vectors of a text column, those that are not known yet made now."""
+        path, told = None, {"vectors": f"of the texts of {text}"}
+        if self.rows is not None and self.rows.query.column(text) is not None:
+            path = self.rows.path(text, "texts", self.model.answers)
+            file = opened(path, self.model.answers)
+            found = self._in_file(file, text, texts=True)
+            if found is not None and file is not None:
+                self._retell(found[0], file.told)
+                found[0].facts |= told
+                return found
+        kept = Outcome(data_version="", summary="")
+        with staged(self.search.query, self.runtime) as stage:
+            relation = self.model.vectors(stage, text, None, self.runtime, kept)
+            described = {"facts": kept.facts, "warnings": kept.warnings}
+            with self._staged_file(stage, relation, text, path, described) as file:
+                missing = file.missing
+                stage.connection.register("found_rows", table_of(file.nearest(self.vector, self.top_k)))
+            stage.connection.execute("CREATE TABLE found AS FROM found_rows")
+            stage.connection.close()  # the warehouse attaches the file next
+            select = (
+                f"SELECT r.*, f.score AS {quote(self.result)} FROM stage.rows r "
+                "JOIN stage.found f ON r.rowid = f.row ORDER BY f.place"
+            )
+            with self.runtime.warehouse.write() as connection:
+                outcome = replace_from_stage(self.node, self.runtime, stage.path, select)
+                self._comment(connection)
+        outcome.warnings = kept.warnings
+        outcome.facts = {**told, **kept.facts}
+        outcome.details["rows_run"] = kept.facts["rows through the model"]
+        return outcome, stage.count - missing, missing
+
+    def _in_file(
+        self, file: VectorFile | None, column: str, *, texts: bool
+    ) -> tuple[Outcome, int, int] | None:
+        """Search in a file; ``None`` without one, or where it does not fit the table."""
+        if file is None or self.rows is None:
+            return None
+        asked = SearchInFile(self.rows, file, column, self.vector, self.top_k)
+        same = asked.same_texts() if texts else asked.same_vectors()
+        try:
+            with (
+                self.runtime.warehouse.write() as connection,
+                asked.found(connection, self.result, same) as (query, searched, missing),
+            ):
+                return self._made(connection, query), searched, missing
+        except Outdated:
+            if file.path.parent == self.model.answers.folder:  # not production's, in an environment
+                file.discard()
+            return None
+
+    @contextmanager
+    def _staged_file(
+        self, stage: Stage, relation: str, text: str, path: Path | None, told: dict[str, Any]
+    ) -> Iterator[VectorFile]:
+        """The file of the staged rows' vectors: for later searches where it may be, else for this one."""
+        size, folder = len(self.vector), self.model.answers.folder
+        if (
+            path is not None
+            and self.rows is not None
+            and stage.count * size * 4 <= MOST_VECTOR_BYTES
+            and is_numbered(self.rows, stage.count, self.runtime)
+        ):
+            file = None
+            with suppress(OSError):  # the folder may be full or closed; the search goes on
+                folder.mkdir(parents=True, exist_ok=True)
+                file = staged_vectors(stage, relation, text, size, path, told)
+            if file is not None:
+                self.model.answers.tidy(self.runtime.workspace)
+                yield file
+                return
+        passing = Path(f"{stage.path}.vectors")
+        try:
+            yield staged_vectors(stage, relation, text, size, passing, told)
+        finally:
+            passing.unlink(missing_ok=True)
+
+    def _made(self, connection: duckdb.DuckDBPyConnection, query: str) -> Outcome:
+        """Keep the rows of ``query`` as the search's table."""
+        connection.execute(f"CREATE OR REPLACE TABLE {quote(self.node.name)} AS {query}")
+        self._comment(connection)
+        return describe_table(connection, self.node.name, self.runtime)
+
+    def _comment(self, connection: duckdb.DuckDBPyConnection) -> None:
+        comment(connection, self.node, self.search, f"Similarity by {self.model.who}", [self.result])
+
+    def _retell(self, outcome: Outcome, told: dict[str, Any]) -> None:
+        """Say what was said when the texts were embedded."""
+        facts = dict(told["facts"])
+        known = facts.get("texts known before", 0) + facts.get("rows through the model", 0)
+        outcome.facts = facts | {"rows through the model": 0, "texts known before": known}
+        outcome.details["rows_run"] = 0
+        for warning in told["warnings"]:
+            outcome.warn(self.runtime.progress, warning)
 
 
 def nearest(source: str, column: str, vector: np.ndarray, result: str, top_k: int) -> str:
     """SQL for the rows of ``source`` by falling cosine of their vectors with ``vector``.
+
+    Equally near rows come in the order of ``source``.
 
     Args:
         source: what may stand after FROM.
@@ -174,40 +312,11 @@ def nearest(source: str, column: str, vector: np.ndarray, result: str, top_k: in
     # By rising distance: that of a vector of zeros is no number, and so comes last. A condition on it inside
     # would have DuckDB compute the distances twice.
     return (
-        f"SELECT * REPLACE (1 - {name} AS {name}) FROM ("
-        f"SELECT q.*, array_cosine_distance({vectors}, {_literal(vector)}) AS {name} "
-        f"FROM {source} q ORDER BY {name} LIMIT {top_k}) WHERE NOT isnan({name})"
+        f"SELECT * EXCLUDE ({ROW}) REPLACE (1 - {name} AS {name}) FROM ("
+        f"SELECT q.*, array_cosine_distance({vectors}, {vector_literal(vector)}) AS {name}, "
+        f"row_number() OVER () AS {ROW} FROM {source} q ORDER BY {name}, {ROW} LIMIT {top_k}) "
+        f"WHERE NOT isnan({name})"
     )
-
-
-def _among_texts(
-    node: Node, search: Search, model: EmbeddingModel, text: str, vector: np.ndarray, runtime: Runtime
-) -> tuple[Outcome, int, int]:
-    """Search the vectors of a text column, those that are not known yet made now."""
-    value = search.options.value
-    kept = Outcome(data_version="", summary="")
-    size, result = len(vector), quote(str(value("result_col")))
-    with staged(search.query, runtime) as stage:
-        relation = model.vectors(stage, text, None, runtime, kept)
-        with stage.connection.cursor() as cursor:
-            cursor.execute(
-                "CREATE TABLE scores AS SELECT "
-                f"array_cosine_similarity(CAST(p AS FLOAT[{size}]), {_literal(vector)}) AS score "
-                f"FROM ({relation}) ORDER BY number"
-            )
-            missing = int(cursor.execute("SELECT count(*) - count(score) FROM scores").fetchall()[0][0])
-        stage.connection.close()  # the warehouse attaches the file next
-        select = (
-            f"SELECT r.*, s.score AS {result} FROM stage.rows r POSITIONAL JOIN stage.scores s "
-            f"WHERE s.score IS NOT NULL ORDER BY s.score DESC LIMIT {value('top_k')}"
-        )
-        with runtime.warehouse.write() as connection:
-            outcome = replace_from_stage(node, runtime, stage.path, select)
-            comment(connection, node, search, f"Similarity by {model.who}", [str(value("result_col"))])
-    outcome.warnings = kept.warnings
-    outcome.facts = {"vectors": f"of the texts of {text}", **kept.facts}
-    outcome.details["rows_run"] = kept.facts["rows through the model"]
-    return outcome, stage.count - missing, missing
 
 
 def _check_size(search: Search, column: Column, model: EmbeddingModel, size: int) -> None:
@@ -219,10 +328,6 @@ def _check_size(search: Search, column: Column, model: EmbeddingModel, size: int
             f"Column {column.name} holds vectors of {match[1]} numbers, those of {model.who} have {size}.",
             hint="Search with the model that made them, or CONVERT the texts with this one.",
         ).at(search.source, place.start, len(place))
-
-
-def _literal(vector: np.ndarray) -> str:
-    return f"CAST([{', '.join(repr(float(number)) for number in vector)}] AS FLOAT[{len(vector)}])"
 
 
 def _short(text: str, limit: int = 60) -> str:
@@ -241,14 +346,22 @@ def stopwords_of(search: Search) -> tuple[str | None, str]:
 
 
 def _keywords(node: Node, search: Search, model: EmbeddingModel, runtime: Runtime) -> Outcome:
+    from thano_assets.learning.keywords import KeywordSettings
+
     value = search.options.value
     stopwords, language = stopwords_of(search)
+    settings = KeywordSettings(
+        ngram_range=tuple(value("ngram_range")),
+        top_n=int(value("top_n")),
+        diversity=float(value("diversity")),
+        stopwords=stopwords,
+        threshold=float(value("threshold")),
+    )
     kept = Outcome(data_version="", summary="")
     with staged(search.query, runtime) as stage:
         refuse_column(stage.columns, search, [KEYWORD])
         text = text_column(stage.columns, search)
-        relation = model.vectors(stage, text.name, None, runtime, kept)
-        missing = _find_keywords(stage, relation, text.name, search, stopwords, model, runtime)
+        missing = find_keywords(stage, text.name, model, settings, runtime, kept)
         stage.connection.close()  # the warehouse attaches the file next
         select = "SELECT r.*, k.keyword FROM stage.rows r POSITIONAL JOIN stage.keywords k"
         with runtime.warehouse.write() as connection:
@@ -257,7 +370,7 @@ def _keywords(node: Node, search: Search, model: EmbeddingModel, runtime: Runtim
     found = stage.count - missing
     outcome.warnings = kept.warnings
     outcome.facts = {"rows with text": found, "stop words": stopwords or "none", **kept.facts}
-    outcome.details = {"rows": stage.count, "rows_run": found}  # the phrases of each go through the model
+    outcome.details = {"rows": stage.count, "rows_run": kept.facts["texts searched for keywords"]}
     outcome.summary = f"keywords of {found:,} texts by {model.who}"
     if stopwords is None and value("use_stopwords"):
         told = f"There is no list of stop words for '{language}': none are left out."
@@ -265,69 +378,3 @@ def _keywords(node: Node, search: Search, model: EmbeddingModel, runtime: Runtim
     if missing:
         outcome.warn(runtime.progress, f"{missing:,} rows have no text: their {KEYWORD} is NULL.")
     return outcome
-
-
-def _find_keywords(
-    stage: Stage,
-    relation: str,
-    text: str,
-    search: Search,
-    stopwords: str | None,
-    model: EmbeddingModel,
-    runtime: Runtime,
-) -> int:
-    """Make the stage's table ``keywords``, a row for each in the rows' order; returns rows without text."""
-    from thano_assets.learning.keywords import KeywordFinder, KeywordSettings
-
-    value = search.options.value
-    settings = KeywordSettings(
-        ngram_range=tuple(value("ngram_range")),
-        top_n=int(value("top_n")),
-        diversity=float(value("diversity")),
-        stopwords=stopwords,
-        threshold=float(value("threshold")),
-    )
-    with stage.connection.cursor() as reading, stage.connection.cursor() as writing:
-        reading.execute(f"CREATE TABLE embedded AS SELECT number, p FROM ({relation}) ORDER BY number")
-        writing.execute("CREATE TABLE keywords (keyword JSON)")
-        distinct = reading.execute("SELECT count(p) FROM embedded").fetchall()[0][0]
-        if not distinct:
-            writing.execute("INSERT INTO keywords SELECT NULL FROM embedded")
-            return stage.count
-        finder = KeywordFinder(model.load(), settings)
-        with runtime.progress.task("Finding keywords", total=stage.count) as task:
-            for found in _windows(reading, text, finder):
-                _append(writing, found)
-                task.advance(len(found))
-        missing = writing.execute("SELECT count(*) - count(keyword) FROM keywords").fetchall()[0][0]
-    return int(missing)
-
-
-def _windows(cursor: duckdb.DuckDBPyConnection, text: str, finder: object) -> Iterator[list[str | None]]:
-    """Keywords as JSON for each row, window by window; the same text of a window is looked at once."""
-    from thano_assets.learning.keywords import KeywordFinder, as_json
-
-    assert isinstance(finder, KeywordFinder)
-    reader = cursor.sql(
-        f"SELECT CAST(r.{quote(text)} AS VARCHAR) AS text, e.p FROM rows r POSITIONAL JOIN embedded e"
-    ).to_arrow_reader(_WINDOW)
-    for batch in reader:
-        texts, vectors = batch.column(0).to_pylist(), batch.column(1)
-        places: dict[str, int] = {}
-        for place, one in enumerate(texts):
-            if vectors[place].is_valid:
-                places.setdefault(one, place)
-        if not places:
-            yield [None] * len(texts)
-            continue
-        wanted = vectors.take(list(places.values())).flatten().to_numpy().reshape(len(places), -1)
-        found = dict(zip(places, map(as_json, finder.keywords(list(places), wanted)), strict=True))
-        yield [found[one] if vectors[place].is_valid else None for place, one in enumerate(texts)]
-
-
-def _append(cursor: duckdb.DuckDBPyConnection, found: list[str | None]) -> None:
-    import pyarrow as pa
-
-    cursor.register("found_keywords", pa.table({"keyword": pa.array(found, pa.string())}))
-    cursor.execute("INSERT INTO keywords SELECT CAST(keyword AS JSON) FROM found_keywords")
-    cursor.unregister("found_keywords")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.bases import base_of
 from thano_assets.assets.runtime import Runtime
+from thano_assets.assets.trainers import Made, Settings, Trainer, trainer_of
 from thano_assets.assets.training_sets import TrainingSet
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import CODE_VERSIONS, training_identity
@@ -19,9 +22,12 @@ from thano_assets.sql.statements import BuildModel, FitModel
 if TYPE_CHECKING:
     import numpy as np
 
+    from thano_assets.assets.pretrained_models import Pretraining
     from thano_assets.learning.settings import TrainingSettings
     from thano_assets.learning.train import TrainingResult
+    from thano_assets.learning.tune import Tuning
     from thano_assets.resources.base_models import ResolvedBase
+    from thano_assets.resources.mlflow_run import BuildRun
     from thano_assets.resources.registry import ModelVersion
 
 _CHUNK = 1 << 20
@@ -41,6 +47,8 @@ class Training:
         base: The base model, also where the weights of ``parent`` are the start.
         parent: The version that the training goes on from.
         fingerprint: Of all this: two trainings with the same one are the same.
+        tuning: What a search found, where the statement asks for one and it is done.
+        again: The version that this training repeats.
     """
 
     name: str
@@ -49,16 +57,31 @@ class Training:
     base: ResolvedBase
     parent: ModelVersion | None
     fingerprint: str
+    tuning: Tuning | None = None
+    again: ModelVersion | None = None
 
     @property
-    def settings(self) -> TrainingSettings:
-        """The statement's options as the trainer takes them."""
-        return settings_of(self.statement)
+    def trainer(self) -> Trainer:
+        """What trains it."""
+        return trainer_of(self.statement)
+
+    @property
+    def settings(self) -> Settings:
+        """The statement's options as the trainer takes them, with what a search chose in them."""
+        return self.trainer.settings(self.statement) if self.tuning is None else self.tuning.settings
 
     @property
     def classes(self) -> list[str]:
         """The labels in the order of the model's outputs; a child keeps its parent's order."""
         return self.training_set.classes if self.parent is None else self.parent.classes
+
+    def kept(self, runtime: Runtime) -> Path:
+        """The folder where its states are kept while it goes on, and the trials of its search."""
+        return runtime.workspace.models_cache / "checkpoints" / self.fingerprint
+
+    def made(self, runtime: Runtime, folder: Path, build: BuildRun, *, checkpoints: bool) -> Made:
+        """Train as the statement's kind of model is trained; the model's folder is made at ``folder``."""
+        return self.trainer.train(self, runtime, folder, build, checkpoints=checkpoints)
 
     def run(
         self,
@@ -68,37 +91,36 @@ class Training:
         *,
         checkpoints: bool = True,
     ) -> TrainingResult:
-        """Train; the model's folder is made at ``folder``."""
+        """Train a classifier of texts; the model's folder is made at ``folder``."""
         import pyarrow.parquet as pq
 
         from thano_assets.learning.train import train
 
         rows = pq.read_table(self.training_set.snapshot(runtime.workspace))
-        kept = runtime.workspace.models_cache / "checkpoints" / self.fingerprint
         return train(
             rows.column("text"),
             rows.column("label").to_pylist(),
             self.classes,
             self.base,
-            self.settings,
+            settings_of(self.statement) if self.tuning is None else self.tuning.settings,
             output_dir=folder,
-            checkpoint_dir=kept if checkpoints else None,
+            checkpoint_dir=self.kept(runtime) if checkpoints else None,
             progress=runtime.progress,
             on_metrics=on_metrics,
             init_dir=self.parent.path if self.parent is not None else None,
         )
 
 
-_again: ContextVar[Training | None] = ContextVar("thano_training_again", default=None)
+_again: ContextVar[Training | Pretraining | None] = ContextVar("thano_training_again", default=None)
 
 
-def asked_again() -> Training | None:
+def asked_again() -> Training | Pretraining | None:
     """The training that :func:`training_again` asks for in this context."""
     return _again.get()
 
 
 @contextmanager
-def training_again(training: Training) -> Iterator[None]:
+def training_again(training: Training | Pretraining) -> Iterator[None]:
     """In this context a model's materialization does ``training``, whatever the catalog says now."""
     token = _again.set(training)
     try:
@@ -149,11 +171,9 @@ def fingerprint_of(
     parent_digest: str | None,
 ) -> str:
     """See :func:`training_fingerprint`."""
-    from thano_assets.learning.settings import CODE_VERSION
-
     parts = [
         CODE_VERSIONS[NodeKind.MODEL],
-        CODE_VERSION,
+        _code_version(statement),
         training_identity(statement, judged=False),
         training_set_identity,
         base_identity,
@@ -162,26 +182,50 @@ def fingerprint_of(
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
+def _code_version(statement: BuildModel | FitModel) -> str:
+    if isinstance(statement, BuildModel) and statement.pretrains:
+        from thano_assets.learning.settings import PRETRAINING_VERSION
+
+        return PRETRAINING_VERSION
+    return trainer_of(statement).code_version
+
+
 def training_from(
     name: str,
     statement: BuildModel | FitModel,
     training_set: TrainingSet,
     parent: ModelVersion | None,
     runtime: Runtime,
+    *,
+    base: ResolvedBase | None = None,
 ) -> Training:
     """The training of ``statement`` on these rows, from this parent.
+
+    Args:
+        name: Of the model.
+        statement: Has the options.
+        training_set: The rows.
+        parent: What FIT MODEL goes on from.
+        runtime: Where models are.
+        base: The base model, where it is not what the statement's name means now.
 
     Raises:
         BaseModelUnavailable: no source has the base model now.
     """
-    from thano_assets.resources import base_models
+    from thano_assets.resources import base_models, own_bases
 
-    if parent is not None and parent.tags.get("thano.base") == base_models.UPLOADED:
+    if base is not None:
+        pass
+    elif isinstance(statement, BuildModel):
+        base = base_of(statement, runtime.registry, runtime.workspace)
+    elif parent is not None and own_bases.BASE_VERSION_TAG in parent.tags:
+        base = own_bases.behind(parent)
+    elif parent is not None and parent.tags.get("thano.base") == base_models.UPLOADED:
         base = base_models.uploaded(parent.path, parent.tags.get("thano.base_revision", ""))
     else:
         base = base_models.resolve(
-            statement.base if isinstance(statement, BuildModel) else _root_base(parent),
-            quoted=not isinstance(statement, BuildModel) or statement.base_quoted,
+            _root_base(parent),
+            quoted=True,
             revision=statement.options.get("base_revision"),
             workspace=runtime.workspace,
         )
@@ -194,8 +238,21 @@ def _root_base(parent: ModelVersion | None) -> str:
     return parent.tags.get("thano.base", "ElectraEn") if parent is not None else "ElectraEn"
 
 
+def kept_version(name: str, fingerprint: str, runtime: Runtime) -> ModelVersion | None:
+    """A complete version that the very same made: the one that answers, else the newest."""
+    found = [
+        version
+        for version in runtime.registry.versions(name)
+        if version.tags.get("thano.fingerprint") == fingerprint and (version.path / "config.json").is_file()
+    ]
+    return max(found, key=lambda version: ("champion" in version.aliases, version.version), default=None)
+
+
 def result_tags(training: Training, result: TrainingResult, runtime: Runtime) -> dict[str, str]:
     """What a training gave, as tags of its version: the digests that a replay compares, and where it ran."""
+    libraries = dict(result.library_versions)
+    if training.tuning is not None:
+        libraries["optuna"] = importlib.metadata.version("optuna")
     return {
         "thano.data_version": weights_digest(result.model_dir),
         "thano.predictions_digest": _predictions_digest(training, result, runtime),
@@ -204,7 +261,7 @@ def result_tags(training: Training, result: TrainingResult, runtime: Runtime) ->
         "thano.rows_eval": str(result.rows_eval),
         "thano.device": result.device,
         "thano.precision": result.precision,
-        "thano.libraries": ", ".join(f"{name} {text}" for name, text in result.library_versions.items()),
+        "thano.libraries": ", ".join(f"{name} {text}" for name, text in libraries.items()),
     }
 
 

@@ -9,15 +9,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from thano_assets.assets.relations import find_column, staged, text_column
-from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.assets.readings import (
+    SNAPSHOT_ROW,
+    Reading,
+    TableReading,
+    TextReading,
+    dates_not_read,
+    label_type_kept,
+    training_columns,
+    training_rows,
+    unread,
+)
+from thano_assets.assets.relations import preview, staged
+from thano_assets.assets.runtime import Outcome, Runtime, made_in_this_run
 from thano_assets.errors import ThanoError, TrainingDataError, WorkspaceError
-from thano_assets.graph import Node
-from thano_assets.resources.warehouse import Column, literal, quote
+from thano_assets.graph import Node, NodeKind
+from thano_assets.learning.settings import TUNING_ROWS
+from thano_assets.resources.warehouse import Column, describe, literal, quote
 from thano_assets.resources.workspace import Workspace
 from thano_assets.sql.statements import BuildModel, FitModel
 from thano_assets.system import write_atomically
@@ -26,6 +38,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _LISTED_CLASSES = 12
+_FEWEST_NUMBERS = 10
 _POINTERS = "training_sets"
 
 
@@ -35,11 +48,13 @@ class TrainingSet:
 
     Attributes:
         fingerprint: Of the rows, free of their order.
-        rows: Rows that have a text and a label.
-        classes: The labels as text, in the order of their own type.
-        label_type: The DuckDB type of the label column.
-        text_col: Name of the text column in the query.
-        label_col: Name of the label column in the query.
+        rows: Rows that have a text (or are of a table) and, but for base models, a label.
+        classes: The labels as text, in the order of their own type; none where numbers are learnt, and for a
+            base model.
+        label_type: The DuckDB type of the label column; empty for a base model.
+        text_col: Name of the text column in the query; empty where a table is learnt from.
+        label_col: Name of the label column in the query; empty for a base model.
+        features: The columns that a model of tables learns from, as :meth:`.Feature.as_dict` gives them.
     """
 
     fingerprint: str
@@ -48,23 +63,44 @@ class TrainingSet:
     label_type: str
     text_col: str
     label_col: str
+    features: list[dict[str, Any]] = field(default_factory=list)
 
     def snapshot(self, workspace: Workspace) -> Path:
-        """The Parquet file with the columns ``text`` and ``label`` (both VARCHAR)."""
+        """The Parquet file with the columns of :attr:`reading` and, but for base models, :attr:`label`."""
         return workspace.kept(f"{self.fingerprint}.parquet")
+
+    @property
+    def reading(self) -> Reading:
+        """How the rows of the snapshot are read."""
+        return TableReading.of(self.features) if self.features else TextReading("text")
+
+    @property
+    def label(self) -> str:
+        """What the snapshot calls its column of labels."""
+        return self.label_col if self.features else "label"
+
+    def rows_sql(self, path: Path) -> str:
+        """SQL for the rows of a snapshot, of the types that they had before Parquet kept them."""
+        labels = f", {quote(self.label)}" if self.label_col else ""
+        return (
+            f"SELECT {self.reading.select}{labels} "
+            f"FROM read_parquet({literal(str(path))}, file_row_number=true)"
+        )
 
     def save(self, workspace: Workspace, model: str) -> None:
         """Make this the training set that the model's next training reads."""
         # What is known about the rows stands beside them; the model's own file only names them, so a
         # training that runs at the same time for the same model cannot mix the two up.
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=1)
+        kept = {name: value for name, value in asdict(self).items() if name != "features" or value}
+        text = json.dumps(kept, ensure_ascii=False, indent=1)
         write_atomically(workspace.snapshots / f"{self.identity}.json", text)
         write_atomically(_pointer(workspace, model), json.dumps({"training_set": self.identity}))
 
     @property
     def identity(self) -> str:
         """Names the rows and how they were read: the fingerprint and the columns' names and label type."""
-        return identity_of(self.fingerprint, self.text_col, self.label_col, self.label_type)
+        read = repr(self.features) if self.features else self.text_col
+        return identity_of(self.fingerprint, read, self.label_col, self.label_type)
 
     @classmethod
     def load(cls, workspace: Workspace, model: str, identity: str | None = None) -> TrainingSet:
@@ -98,20 +134,30 @@ class TrainingSet:
         _pointer(workspace, model).unlink(missing_ok=True)
 
 
-def identity_of(fingerprint: str, text_col: str, label_col: str, label_type: str) -> str:
+def identity_of(fingerprint: str, read: str, label_col: str, label_type: str) -> str:
     """See :attr:`TrainingSet.identity`."""
-    read_as = f"{text_col}\n{label_col}\n{label_type}"
+    read_as = f"{read}\n{label_col}\n{label_type}"
     return f"{fingerprint}-{hashlib.sha256(read_as.encode()).hexdigest()[:8]}"
 
 
-def write_snapshot(connection: duckdb.DuckDBPyConnection, relation: str, target: Path) -> None:
-    """Keep the rows of ``relation`` (columns text and label) in an order of their own, once."""
+def kept_rows(model: str, runtime: Runtime) -> TrainingSet:
+    """The training set that an earlier step of this run made for ``model``, else the one kept last.
+
+    Raises:
+        WorkspaceError: there is none.
+    """
+    made = made_in_this_run((NodeKind.TRAINING_SET.value, model))
+    return TrainingSet.load(runtime.workspace, model, None if made is None else made.facts["training set"])
+
+
+def write_snapshot(connection: duckdb.DuckDBPyConnection, relation: str, target: Path, order: str) -> None:
+    """Keep the rows of ``relation`` in an order of their own (see :attr:`.Reading.order`), once."""
     if target.is_file():
         return
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         connection.execute(
-            f"COPY (FROM {relation} ORDER BY md5(text), text, label) TO {literal(str(temporary))} "
+            f"COPY (FROM {relation} {SNAPSHOT_ROW} ORDER BY {order}) TO {literal(str(temporary))} "
             "(FORMAT parquet, COMPRESSION zstd)"
         )
         temporary.replace(target)
@@ -127,71 +173,115 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     """Run the model's query, check its rows and keep them.
 
     Raises:
-        UnknownColumn, ColumnTypeError: ``text_col`` or ``label_col`` do not fit the query.
+        UnknownColumn, ColumnTypeError: the columns that the options name do not fit the query.
         TrainingDataError: no rows, NULL labels, one class only, too few rows; says the counts.
     """
     statement = node.entry.statement
     assert isinstance(statement, (BuildModel, FitModel))
+    if isinstance(statement, BuildModel) and statement.pretrains:
+        from thano_assets.assets import text_sets
+
+        return text_sets.materialize(node, statement, runtime)
     workspace = runtime.workspace
+    numbers = label_type_kept(statement) == "DOUBLE"
     with staged(statement.query, runtime) as stage:
-        text = text_column(stage.columns, statement)
-        label = find_column(stage.columns, statement, "label_col")
+        reading, label = training_columns(statement, stage.columns)
+        assert label is not None  # only base models, made above, have none
         connection = stage.connection
-        text_sql, label_sql = f"CAST({quote(text.name)} AS VARCHAR)", f"CAST({quote(label.name)} AS VARCHAR)"
-        connection.execute(
-            "CREATE VIEW usable AS SELECT * FROM rows "
-            f"WHERE {text_sql} IS NOT NULL AND trim({text_sql}) <> ''"
-        )
-        connection.execute(f"CREATE VIEW training AS {training_rows('rows', text, label)}")
+        rows_sql = training_rows("rows", reading, label, label_type_kept(statement))
+        connection.execute(f"CREATE VIEW training AS {rows_sql}")
+        number = f"isfinite(CAST({quote(label.name)} AS DOUBLE))"
+        grouped = f"CASE WHEN {number} THEN 0 END" if numbers else quote(label.name)
         counts: list[tuple[str | None, int]] = connection.execute(
-            f"SELECT {label_sql}, count(*) FROM usable "
-            f"GROUP BY {quote(label.name)} ORDER BY {quote(label.name)}"
+            f"SELECT CAST({grouped} AS VARCHAR), count(*) FROM rows WHERE {reading.present} "
+            f"GROUP BY {grouped} ORDER BY {grouped}"
         ).fetchall()
-        _check(statement, stage.count, label, counts)
+        (_check_numbers if numbers else _check)(statement, stage.count, label, counts)
         rows = sum(count for _, count in counts)
         fingerprint = runtime.warehouse.fingerprint(connection, "training")
-        training_set = TrainingSet(
-            fingerprint=fingerprint,
-            rows=rows,
-            classes=[str(name) for name, _ in counts],
-            label_type=label.type,
-            text_col=text.name,
-            label_col=label.name,
-        )
+        training_set = training_set_of(fingerprint, rows, reading, label, [] if numbers else counts)
         target = training_set.snapshot(workspace)
-        write_snapshot(connection, "training", target)
-        shown = connection.sql(
-            "SELECT left(text, 200) AS text, label FROM training LIMIT 10"
-        ).to_arrow_table()
+        write_snapshot(connection, "training", target, reading.order)
+        shown = preview(connection, "training")
+        columns = describe(connection, "training")
         skipped = stage.count - rows
+        spoilt = dates_not_read("rows", reading)
+        not_dates = connection.execute(spoilt).fetchall() if spoilt else []
+        ignored = unread(stage.columns, statement, reading)
     training_set.save(workspace, node.name)
     outcome = Outcome(
         data_version=training_set.identity,
-        summary=f"{rows:,} rows, {len(counts)} classes",
+        summary=f"{rows:,} rows, {len(counts)} classes"
+        if not numbers
+        else f"{rows:,} rows, {len(reading.names)} columns to predict {label.name} from",
         rows=rows,
-        columns=[Column("text", "VARCHAR"), Column("label", "VARCHAR")],
+        columns=columns,
         preview=shown,
         facts={
             "training set": training_set.identity,
             "snapshot": str(target),
             "label type": label.type,
-            "classes": len(counts),
-            "rows per class": ", ".join(f"{name}: {count:,}" for name, count in counts[:_LISTED_CLASSES]),
         },
         details={"training_set": training_set.identity},
     )
+    if not numbers:
+        listed = ", ".join(f"{name}: {count:,}" for name, count in counts[:_LISTED_CLASSES])
+        outcome.facts |= {"classes": len(counts), "rows per class": listed}
+    if isinstance(reading, TableReading):
+        outcome.facts["columns"] = ", ".join(f"{one.name} ({one.kind})" for one in reading.features[:50])
     if skipped:
         outcome.warn(runtime.progress, f"{skipped:,} rows without text were left out of the training set.")
+    for name, count in not_dates:
+        outcome.warn(runtime.progress, f"{count:,} values of {name} are no dates and count as missing.")
+    if ignored:
+        named = ", ".join(f"{one.name} ({one.type})" for one in ignored[:8])
+        outcome.warn(
+            runtime.progress,
+            f"Not learnt from, because of the type: {named}. A vector of fixed length is, such as "
+            f"CAST({ignored[0].name} AS FLOAT[384]).",
+        )
     return outcome
 
 
-def training_rows(relation: str, text: Column, label: Column) -> str:
-    """SQL for the rows of ``relation`` that a model is trained on: ``text`` and ``label``, both VARCHAR."""
-    text_sql = f"CAST({quote(text.name)} AS VARCHAR)"
-    return (
-        f"SELECT {text_sql} AS text, CAST({quote(label.name)} AS VARCHAR) AS label FROM {relation} "
-        f"WHERE {text_sql} IS NOT NULL AND trim({text_sql}) <> ''"
+def training_set_of(
+    fingerprint: str,
+    rows: int,
+    reading: Reading,
+    label: Column | None,
+    counts: list[tuple[str | None, int]],
+) -> TrainingSet:
+    """What is known about a training set; ``counts`` are the rows of each class, where there are any."""
+    return TrainingSet(
+        fingerprint=fingerprint,
+        rows=rows,
+        classes=[str(name) for name, _ in counts],
+        label_type="" if label is None else label.type,
+        text_col="" if not isinstance(reading, TextReading) else reading.column,
+        label_col="" if label is None else label.name,
+        features=[one.as_dict() for one in reading.features] if isinstance(reading, TableReading) else [],
     )
+
+
+def _check_numbers(
+    statement: BuildModel | FitModel, total: int, label: Column, counts: list[tuple[str | None, int]]
+) -> None:
+    rows = sum(count for _, count in counts)
+    nulls = sum(count for name, count in counts if name is None)
+    error: ThanoError | None = None
+    if total == 0:
+        error = TrainingDataError("The query gives 0 rows.", hint="A model needs rows to learn from.")
+    elif nulls:
+        error = TrainingDataError(
+            f"{nulls:,} of {rows:,} rows have no number in the label column {label.name}.",
+            hint=f"Leave them out with WHERE {label.name} IS NOT NULL.",
+        )
+    elif rows < _FEWEST_NUMBERS:
+        error = TrainingDataError(
+            f"{rows:,} rows are too few to predict {label.name} from.",
+            hint=f"Give at least {_FEWEST_NUMBERS} rows.",
+        )
+    if error is not None:
+        raise error.at(statement.source, statement.query.span.start)
 
 
 def _check(
@@ -202,9 +292,11 @@ def _check(
     nulls = sum(count for name, count in counts if name is None)
     classes = [(name, count) for name, count in counts if name is not None]
     listed = ", ".join(f"{name}: {count:,}" for name, count in classes[:_LISTED_CLASSES])
+    table = isinstance(statement, BuildModel) and statement.task is not None
     if total == 0:
         error = TrainingDataError(
-            "The query gives 0 rows.", hint="A model needs rows with a text and a label."
+            "The query gives 0 rows.",
+            hint=f"A model needs rows with {'columns to learn from' if table else 'a text'} and a label.",
         )
     elif rows == 0:
         error = TrainingDataError(
@@ -226,8 +318,15 @@ def _check(
         if rows < needed:
             error = TrainingDataError(
                 f"{rows:,} rows are too few for {len(classes)} classes ({listed}).",
-                hint=f"Give at least {needed} rows"
+                hint=("AutomlRegressor predicts numbers, if that is meant. " if table else "")
+                + f"Give at least {needed} rows"
                 + (", or eval_fraction=0 to train on all of them." if fraction > 0 else "."),
+            )
+        elif statement.options.get("tune") is not None and rows - round(rows * fraction) < TUNING_ROWS:
+            error = TrainingDataError(
+                f"{rows - round(rows * fraction):,} rows to train on ({rows:,} without those held out) are "
+                "too few to tune with.",
+                hint=f"tune needs at least {TUNING_ROWS} of them, a third of which judges; leave it out.",
             )
     if error is not None:
         raise error.at(statement.source, statement.query.span.start)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from thano_assets.assets.relations import find_column, prepare, text_column
+from thano_assets.assets.readings import label_type_kept, training_columns, training_rows
+from thano_assets.assets.relations import prepare
 from thano_assets.assets.runtime import Runtime
-from thano_assets.assets.training_sets import TrainingSet, identity_of, training_rows
+from thano_assets.assets.training_sets import TrainingSet, training_set_of
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Node
 from thano_assets.graph.build import Key
 from thano_assets.graph.reasons import RowChange
 from thano_assets.resources.files import TypesGuessedWrong, raw_source
-from thano_assets.resources.warehouse import describe, literal, quote
+from thano_assets.resources.warehouse import describe, quote
 from thano_assets.sql.statements import BuildModel, Copy, CreateTableAs, FitModel, Query
 
 if TYPE_CHECKING:
@@ -111,22 +112,21 @@ class Trial:
         connection = self.connection
         sql = f"({prepare(statement.query, connection, self._runtime)})"
         columns = describe(connection, sql)
-        text, label = text_column(columns, statement), find_column(columns, statement, "label_col")
-        rows = training_rows(sql, text, label)
+        reading, label = training_columns(statement, columns)
+        rows = training_rows(sql, reading, label, label_type_kept(statement))
         self.counts[node.key] = self.count(f"({rows})")
         self._changes[node.key] = self._training_change(node.name, before, rows)
         fingerprint = self._runtime.warehouse.fingerprint(connection, rows)
-        return identity_of(fingerprint, text.name, label.name, label.type)
+        return training_set_of(fingerprint, 0, reading, label, []).identity
 
     def _training_change(self, model: str, identity: str | None, rows: str) -> RowChange | None:
         workspace = self._runtime.workspace
         try:
-            snapshot = TrainingSet.load(workspace, model, identity).snapshot(workspace)
+            training_set = TrainingSet.load(workspace, model, identity)
         except ThanoError:
             return None
-        if not snapshot.is_file():
-            return None
-        return self._difference(f"SELECT * FROM read_parquet({literal(str(snapshot))})", rows)
+        snapshot = training_set.snapshot(workspace)
+        return self._difference(training_set.rows_sql(snapshot), rows) if snapshot.is_file() else None
 
     def change(self, key: Key) -> RowChange | None:
         """How the rows of ``key`` will differ; ``None`` where it was not tried out, or is new."""

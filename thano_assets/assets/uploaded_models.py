@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.assets.training import kept_version
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Node
 from thano_assets.resources import base_models, uploads
@@ -32,7 +33,7 @@ def materialize(node: Node, statement: UploadModel, runtime: Runtime) -> Outcome
     try:
         upload = uploads.find(runtime.workspace, statement.path)
         fingerprint = upload.fingerprint()
-        known = _registered_before(node.name, fingerprint, runtime) if runtime.incremental else None
+        known = kept_version(node.name, fingerprint, runtime) if runtime.incremental else None
         if known is not None:
             version = runtime.registry.promote(known.name, known.version)
         else:
@@ -86,15 +87,6 @@ def materialize(node: Node, statement: UploadModel, runtime: Runtime) -> Outcome
             f"{', '.join(upload.classes[:3])}. id2label in its config.json can name them.",
         )
     return outcome
-
-
-def _registered_before(name: str, fingerprint: str, runtime: Runtime) -> ModelVersion | None:
-    found = [
-        version
-        for version in runtime.registry.versions(name)
-        if version.tags.get("thano.fingerprint") == fingerprint and (version.path / "config.json").is_file()
-    ]
-    return max(found, key=lambda version: ("champion" in version.aliases, version.version), default=None)
 
 
 def _registered(

@@ -20,7 +20,7 @@ from thano_assets.catalog.entries import (
 from thano_assets.catalog.overlay import Entries
 from thano_assets.errors import QueryError, ThanoError, UnknownModel, UnknownTable, did_you_mean
 from thano_assets.sql import parse
-from thano_assets.sql.base_names import EMBEDDING_BASES, is_embedding_base
+from thano_assets.sql.base_names import EMBEDDING_BASES, is_embedding_base, may_be_own_base
 from thano_assets.sql.canonical import canonical_query
 from thano_assets.sql.options import OPTION_SPECS
 from thano_assets.sql.reads import tables_read
@@ -45,6 +45,9 @@ CHAMPION = "champion"
 
 #: Options that say how a new version is compared with the champion, not how it is trained.
 JUDGING_OPTIONS = frozenset({"promote_if", "evaluate_on", "strict"})
+
+#: Options that say which columns of the query are learnt from, and as what.
+READING_OPTIONS = ("text_col", "label_col", "features_to_drop", "datetime_attribs")
 
 # Statements that ask a model about the rows of a query.
 _ASKING = (Predict, ExplainPredict, Evaluate, Convert, Search)
@@ -117,12 +120,18 @@ class Node:
         if isinstance(statement, (BuildModel, FitModel)):
             if self.kind is NodeKind.MODEL:
                 return training_identity(statement)
-            columns = [statement.options.value(name) for name in ("text_col", "label_col")]
+            columns = [statement.options.value(name) for name in row_options(statement)]
             return repr((canonical_query(statement.query), columns))
         if self.kind is NodeKind.RAW:
             copies = [part for part in self.entry.statements if isinstance(part, Copy)]
             return repr([part.path for part in copies if part.path is not None])
         return self.entry.digest
+
+
+def row_options(statement: BuildModel | FitModel) -> tuple[str, ...]:
+    """Those of :data:`READING_OPTIONS` that the statement has: a base model needs no labels."""
+    known = OPTION_SPECS[statement.options.kind]
+    return tuple(name for name in READING_OPTIONS if name in known)
 
 
 def training_identity(statement: BuildModel | FitModel, *, judged: bool = True) -> str:
@@ -169,6 +178,7 @@ class Graph:
         self.broken: dict[Entry, ThanoError] = {}
         self._relations: dict[str, Key] = {}
         self._models: dict[str, Key] = {}
+        self._bases: set[str] = set()
         usable = []
         for entry in _with_derived(entries, self.broken):
             usable.append(entry)
@@ -177,6 +187,8 @@ class Graph:
             key = (entry.kind.value, entry.name)
             names = self._relations if entry.kind.is_relation else self._models
             names[entry.name.casefold()] = key
+            if makes_base(entry):
+                self._bases.add(entry.name)
         for entry in usable:
             if isinstance(entry.statement, Expect):
                 name = entry.statement.table
@@ -251,6 +263,18 @@ class Graph:
         """The key of the asset that makes the model ``name``."""
         return self._models.get(name.casefold())
 
+    def base_key(self, statement: BuildModel) -> Key | None:
+        """The key of the base model built here that ``statement`` starts from; ``None`` for any other base.
+
+        In quotes a name means a folder or a repository, unless a statement makes a base model of that name.
+        """
+        name = statement.base
+        if not may_be_own_base(name, statement.base_quoted) or name == statement.name:
+            return None
+        if statement.base_quoted and name not in self._bases:
+            return None
+        return self.model_key(name) or (NodeKind.MODEL.value, name)
+
     def relation_names(self) -> list[str]:
         """Names of all tables that some statement makes."""
         return sorted(key[1] for key in self._relations.values())
@@ -316,6 +340,8 @@ class Graph:
             if parent != (NodeKind.MODEL.value, entry.name):  # it goes on from its own last version
                 reads.append(parent)
                 nodes.extend(self._version_nodes(entry, statement.parent))
+        if isinstance(statement, BuildModel) and (base := self.base_key(statement)) is not None:
+            reads.append(base)
         if table := statement.options.get("evaluate_on"):
             reads.append(self.relation_key(str(table)) or (NodeKind.TABLE.value, str(table)))
         return [*nodes, Node(NodeKind.MODEL, entry.name, entry, tuple(dict.fromkeys(reads)))]
@@ -379,6 +405,8 @@ def names_read(statement: Statement) -> set[tuple[bool, str]]:
     ref = model_ref(inner)
     if ref is not None:
         wanted.add((False, ref.name))
+    if isinstance(inner, BuildModel) and may_be_own_base(inner.base, inner.base_quoted):
+        wanted.add((False, inner.base))
     if isinstance(inner, (BuildModel, FitModel)) and inner.options.get("evaluate_on"):
         wanted.add((True, str(inner.options["evaluate_on"])))
     if query is not None:
@@ -433,6 +461,17 @@ def check_reads(
             raise UnknownTable(
                 f"There is no table {read.name}.", hint=did_you_mean(read.name, known_tables, "tables")
             ).at(statement.source, rendered.to_source(read.offset), len(read.name))
+
+
+def makes_base(entry: Entry | None) -> bool:
+    """Whether the entry's statement makes a base model; ``False`` where it cannot be read."""
+    if entry is None or entry.kind is not EntryKind.MODEL:
+        return False
+    try:
+        statement = entry.statement
+    except ThanoError:
+        return False
+    return isinstance(statement, BuildModel) and statement.pretrains
 
 
 def prebuilt_entry() -> Entry:

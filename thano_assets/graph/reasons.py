@@ -138,6 +138,10 @@ def _changes(old: Statement, new: Statement) -> list[str]:
         case FitModel(), FitModel():
             if str(old.parent) != str(new.parent):
                 found.append(f"the parent changed from {old.parent} to {new.parent}")
+    if old.option_kind != new.option_kind:  # the options of one are not those of the other
+        was, is_now = (statement.options.get("objective", "classification") for statement in (old, new))
+        words = f"objective changed from '{was}' to '{is_now}'" if was != is_now else "the statement changed"
+        return [*found, words]
     found += _option_changes(old, new)
     then, now = getattr(old, "query", None), getattr(new, "query", None)
     if isinstance(then, Query) and isinstance(now, Query) and canonical_query(then) != canonical_query(now):

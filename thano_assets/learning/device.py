@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from accelerate import PartialState
 
 
 def device() -> torch.device:
     """The device that Accelerate chooses here (its settings and environment variables count)."""
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")  # there is nothing to choose, and importing Accelerate takes a while
+    from accelerate import PartialState
+
     return PartialState().device
 
 

@@ -204,3 +204,16 @@ def budgeted_batches(lengths: np.ndarray, budget: int, most_rows: int | None = N
         size = size if most_rows is None else min(size, most_rows)
         yield order[start : start + size]
         start += size
+
+
+def packed_batches(lengths: np.ndarray, budget: int, most_rows: int | None = None) -> Iterator[np.ndarray]:
+    """As :func:`budgeted_batches`, for a model that computes nothing for padding."""
+    order = np.argsort(-lengths, kind="stable")
+    tokens = np.cumsum(lengths[order])
+    start = 0
+    while start < len(order):
+        before = int(tokens[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(tokens, before + budget, side="right")))
+        end = end if most_rows is None else min(end, start + most_rows)
+        yield order[start:end]
+        start = end

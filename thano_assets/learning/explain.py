@@ -3,20 +3,22 @@
 The output that is explained is the log-odds of the label against all others. Its gradient is summed along the
 straight way from an empty text (every token a padding token, special ones as they are) to the text, so the
 weights of all tokens sum up to the difference of the outputs at both ends (Sundararajan et al., "Axiomatic
-Attribution for Deep Networks", 2017). How well they do is checked text by text, and where they do not, the
-sum is made finer.
+Attribution for Deep Networks", 2017). The output changes most on a short stretch somewhere in the middle. So
+the way is cut into stretches, each is checked by that property by itself, and where the weights do not sum
+up the stretch is halved.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
-from captum.attr import LayerIntegratedGradients
+from captum.attr import IntegratedGradients
 
 from ..errors import UnsupportedStatement
 from ..progress import SILENT, Progress
@@ -25,12 +27,33 @@ from .encode import Encoded, numbers_from_padding
 from .infer import batch_tensors
 from .predict import Predictor
 
-#: Points on the way from the empty text, for a first sum and for those that were not fine enough.
-STEPS = (32, 128, 512)
+T = TypeVar("T", bound=tuple[Any, ...])
+
+#: Stretches of the way that are tried first, and points on each (Gauss-Legendre).
+STRETCHES, POINTS = 5, 3
 #: How far the sum of the weights may be from the difference of the outputs: a share of it, or log-odds.
 TOLERANCE, LEAST_TOLERANCE = 0.05, 0.05
-# Points that go through the model together, at most; the texts of a batch share the room with them.
-_TOGETHER = 8
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """How a text is gone through.
+
+    Attributes:
+        tolerance, least: how far the weights of one stretch may be from its difference: a share of the
+            difference over the whole way, or log-odds.
+        depth: how often a stretch is halved at most.
+    """
+
+    tolerance: float
+    least: float
+    depth: int
+
+
+# At first in the precision of training, whose rounding alone may be some hundredths; what does not add up
+# then once more in float32, so narrowly that the whole does.
+_QUICK = _Pass(tolerance=0.02, least=0.05, depth=4)
+_PRECISE = _Pass(TOLERANCE / STRETCHES / 2, LEAST_TOLERANCE / STRETCHES / 2, depth=8)
 _DECIMALS = 3  # further ones depend on the company that a text has in its batch
 _JOINTS = frozenset("'’-")
 
@@ -55,6 +78,27 @@ class Explanation:
         return self.gap <= max(TOLERANCE * abs(self.difference), LEAST_TOLERANCE)
 
 
+@dataclass(frozen=True)
+class _Ways:
+    """Straight ways between vectors of tokens, with what the model is told beside them.
+
+    Attributes:
+        start, end: shape (B, T, size).
+        mask: attention mask, shape (B, T).
+        targets: the classes that are explained, shape (B,).
+    """
+
+    start: torch.Tensor
+    end: torch.Tensor
+    mask: torch.Tensor
+    targets: torch.Tensor
+
+    def at(self, points: Sequence[float]) -> torch.Tensor:
+        """Where each way is at its point, 0 at its start and 1 at its end; shape (B, T, size)."""
+        share = torch.tensor(points, dtype=self.start.dtype, device=self.start.device)[:, None, None]
+        return torch.lerp(self.start, self.end, share)
+
+
 class Explainer(Predictor):
     """A classifier that tells what moved it; weights in float32, products as precise as in training."""
 
@@ -67,6 +111,7 @@ class Explainer(Predictor):
         if found._model.device.type == "cpu":
             # As in training: the fused kernel's backward pass is slow there.
             found._model.set_attn_implementation("eager")
+        found._model.requires_grad_(False)  # what is asked for are gradients of the text
         found._products = places.precision(found._model.device)
         return found
 
@@ -103,63 +148,108 @@ class Explainer(Predictor):
     def _explain(self, texts: Sequence[str], labels: np.ndarray, top_k: int, task: Any) -> list[Explanation]:
         encoded = self._encoder.encode(texts)
         pieces = [self._pieces(text) for text in texts]
-        found: list[Explanation | None] = [None] * len(texts)
-        open_rows = np.arange(len(texts))
-        for steps in STEPS:
-            # Where a first sum does not add up, bfloat16's rounding may be the reason as well.
-            self._now = self._products if steps == STEPS[0] else "fp32"
-            missed = []
-            for rows in self._batches(encoded, open_rows):
-                weights, differences, gaps = self._attributed(encoded, rows, labels[rows], steps)
-                for place, row in enumerate(rows):
-                    words = _by_word(pieces[row], weights[place])[:top_k]
-                    one = Explanation(words, float(differences[place]), float(gaps[place]))
-                    found[row] = one
-                    if one.complete or steps == STEPS[-1]:
-                        task.advance(1)
-                    else:
-                        missed.append(row)
-            open_rows = np.asarray(missed, dtype=np.int64)
-            if not len(open_rows):
-                break
-        return [one for one in found if one is not None]
+        found: dict[int, Explanation] = {}
+        for how in (_QUICK, _PRECISE):
+            self._now = self._products if how is _QUICK else "fp32"
+            rows = [row for row in range(len(texts)) if row not in found or not found[row].complete]
+            for row, weights, difference in self._summed(encoded, labels, rows, how) if rows else ():
+                words = _by_word(pieces[row], weights)[:top_k]
+                one = Explanation(words, difference, abs(float(weights.sum()) - difference))
+                found[row] = one
+                if one.complete or how is _PRECISE:
+                    task.advance(1)
+        return [found[row] for row in range(len(texts))]
 
-    def _batches(self, encoded: Encoded, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """Rows of like length, so few that several points of each fit into one pass."""
-        room = places.token_budget(self._model.device) // _TOGETHER
-        lengths = encoded.lengths
-        order = rows[np.argsort(-lengths[rows], kind="stable")]
+    def _summed(
+        self, encoded: Encoded, labels: np.ndarray, rows: Sequence[int], how: _Pass
+    ) -> Iterator[tuple[int, np.ndarray, float]]:
+        """Each of the rows with its tokens' weights, float64 of shape (tokens,), and their proper sum."""
+        weights = {row: np.zeros(len(encoded.ids[row])) for row in rows}
+        outputs: dict[tuple[int, float], float] = {}  # at points of the ways
+        edges = np.linspace(0, 1, STRETCHES + 1).tolist()
+        # Stretches of the ways: row, start, end. A row is done when none of its stretches is open.
+        opened = [(row, *ends) for row in rows for ends in itertools.pairwise(edges)]
+        for depth in range(how.depth + 1):
+            before = {row for row, _, _ in opened}
+            self._evaluate(encoded, labels, opened, outputs)
+            missed = []
+            for (row, start, end), found in self._attributed(encoded, labels, opened):
+                whole = outputs[row, 1.0] - outputs[row, 0.0]
+                gap = abs(found.sum() - (outputs[row, end] - outputs[row, start]))
+                if gap <= max(how.tolerance * abs(whole), how.least) or depth == how.depth:
+                    weights[row] += found
+                else:
+                    middle = (start + end) / 2
+                    missed += [(row, start, middle), (row, middle, end)]
+            opened = missed
+            for row in sorted(before - {row for row, _, _ in opened}):
+                yield row, weights[row], outputs[row, 1.0] - outputs[row, 0.0]
+            if not opened:
+                return
+
+    def _evaluate(
+        self,
+        encoded: Encoded,
+        labels: np.ndarray,
+        stretches: Sequence[tuple[int, float, float]],
+        outputs: dict[tuple[int, float], float],
+    ) -> None:
+        """Add the outputs at the ends of the stretches, where they are not known, to ``outputs``."""
+        points = {(row, point) for row, *ends in stretches for point in ends} - outputs.keys()
+        for batch in self._batches(encoded, sorted(points), 1):
+            ways = self._ways(encoded, labels, [row for row, _ in batch])
+            with torch.no_grad():
+                found = self._log_odds(ways.at([point for _, point in batch]), ways.mask, ways.targets)
+            outputs.update(zip(batch, found.double().cpu().tolist(), strict=True))
+
+    def _attributed(
+        self, encoded: Encoded, labels: np.ndarray, stretches: Sequence[tuple[int, float, float]]
+    ) -> Iterator[tuple[tuple[int, float, float], np.ndarray]]:
+        """Each stretch with its tokens' weights, float64 of shape (tokens,)."""
+        # Over the tokens' vectors, not over the layer that looks them up: captum finds a layer's outputs by
+        # two more passes through the whole model. A stretch of a straight way is a straight way itself.
+        method = IntegratedGradients(self._log_odds)
+        for batch in self._batches(encoded, stretches, POINTS):
+            ways = self._ways(encoded, labels, [row for row, _, _ in batch])
+            room = places.token_budget(self._model.device) // ways.mask.shape[1]
+            weights = method.attribute(
+                ways.at([end for _, _, end in batch]),
+                baselines=ways.at([start for _, start, _ in batch]),
+                additional_forward_args=(ways.mask, ways.targets),
+                n_steps=POINTS,
+                internal_batch_size=max(len(batch), room),
+            )
+            by_token = weights.detach().sum(dim=-1).double().cpu().numpy()
+            for stretch, found in zip(batch, by_token, strict=True):
+                yield stretch, found[: len(encoded.ids[stretch[0]])]
+
+    def _batches(self, encoded: Encoded, tasks: Sequence[T], points: int) -> Iterator[list[T]]:
+        """Tasks (row first) whose texts are of like length, each asking for so many points at a time."""
+        room = places.token_budget(self._model.device) // points
+        order = sorted(tasks, key=lambda one: -len(encoded.ids[one[0]]))
         start = 0
         while start < len(order):
-            most = max(1, room // max(1, int(lengths[order[start]])))
+            most = max(1, room // max(1, len(encoded.ids[order[start][0]])))
             yield order[start : start + most]
             start += most
 
-    def _attributed(
-        self, encoded: Encoded, rows: np.ndarray, labels: np.ndarray, steps: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weights of the tokens (B, T), differences of the outputs (B,) and gaps (B,), all float64."""
+    def _ways(self, encoded: Encoded, labels: np.ndarray, rows: Sequence[int]) -> _Ways:
+        """The straight ways from the empty text to the texts of the rows."""
         place = self._model.device
-        batch = batch_tensors(encoded, rows, self._encoder.pad_id, place)
-        ids, mask = batch["input_ids"], batch["attention_mask"]
+        batch = batch_tensors(encoded, np.asarray(rows), self._encoder.pad_id, place)
+        ids = batch["input_ids"]
         special = np.zeros(tuple(ids.shape), dtype=bool)
         for number, row in enumerate(rows):
             special[number, : len(encoded.ids[row])] = self._encoder.special(len(encoded.ids[row]))
         empty = torch.where(torch.from_numpy(special).to(place), ids, self._nothing())
-        targets = torch.from_numpy(labels).to(place)
-        method = LayerIntegratedGradients(self._log_odds, self._model.get_input_embeddings())
-        weights = method.attribute(
-            ids,
-            baselines=empty,
-            additional_forward_args=(mask, targets),
-            n_steps=steps,
-            internal_batch_size=max(len(rows), places.token_budget(place) // ids.shape[1]),
-        )
-        with torch.inference_mode():
-            reached = self._log_odds(ids, mask, targets) - self._log_odds(empty, mask, targets)
-        by_token = weights.detach().sum(dim=-1).float().cpu().double().numpy()
-        difference = reached.float().cpu().double().numpy()
-        return by_token, difference, np.abs(by_token.sum(axis=1) - difference)
+        look_up = self._model.get_input_embeddings()
+        with torch.no_grad():
+            return _Ways(
+                look_up(empty),
+                look_up(ids),
+                batch["attention_mask"],
+                torch.from_numpy(labels[list(rows)]).to(place),
+            )
 
     def _nothing(self) -> int:
         """The token that stands for a missing one: padding, where it has a position like any other."""
@@ -169,10 +259,16 @@ class Explainer(Predictor):
         others = (tokenizer.mask_token_id, tokenizer.unk_token_id)
         return next((token for token in others if token is not None), pad)
 
-    def _log_odds(self, ids: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Log-odds (B,) of each row's target class against all others together."""
+    def _log_odds(self, text: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Log-odds (B,) of each row's target class against all others together.
+
+        Args:
+            text: vectors of the tokens, shape (B, T, size).
+            mask: attention mask, shape (B, T).
+            targets: the classes, shape (B,).
+        """
         with places.autocast(self._model.device, self._now):
-            logits = self._model(input_ids=ids, attention_mask=mask).logits.float()
+            logits = self._model(inputs_embeds=text, attention_mask=mask).logits.float()
         chosen = torch.nn.functional.one_hot(targets, logits.shape[-1]).bool()
         others = logits.masked_fill(chosen, float("-inf")).logsumexp(dim=-1)
         return logits.gather(1, targets[:, None])[:, 0] - others

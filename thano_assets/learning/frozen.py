@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from ..progress import Progress
 from .device import autocast, token_budget
 from .encode import Encoded, budgeted_batches
+from .first_token import FirstTokenEncoder, supported
 from .infer import batch_tensors
 
 Forward = Callable[[np.ndarray], torch.Tensor]
@@ -23,19 +24,41 @@ def frozen_features(
 ) -> torch.Tensor:
     """The encoder's last hidden state at each text's first token, float32 of shape (N, H), on the CPU."""
     encoder = model.base_model.eval()
+    first_token = FirstTokenEncoder(model) if supported(model) else None
     place = next(model.parameters()).device
     features: torch.Tensor | None = None
     with progress.task("Embedding", total=len(encoded.ids)) as task:
         for rows in budgeted_batches(encoded.lengths, token_budget(place)):
             with torch.inference_mode(), autocast(place, precision):
                 batch = batch_tensors(encoded, rows, pad_id, place)
-                found = encoder(**batch)[0][:, 0].float().cpu()
+                if first_token is None:
+                    found = encoder(**batch)[0][:, 0].float().cpu()
+                else:
+                    found = first_token(batch["input_ids"], encoded.lengths[rows].tolist())
             if features is None:
                 features = torch.empty(len(encoded.ids), found.shape[1])
             features[torch.from_numpy(rows)] = found
             task.advance(len(rows))
     assert features is not None
     return features
+
+
+class SharedFeatures:
+    """Features of the same rows by the same encoder, computed once for all trainings that share them."""
+
+    _MOST_BYTES = 1 << 30
+
+    def __init__(self) -> None:
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def get(self, max_length: int, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The features of the rows, cut at ``max_length`` tokens; from ``compute`` the first time."""
+        if max_length in self._kept:
+            return self._kept[max_length]
+        features = compute()
+        if sum(one.nbytes for one in (*self._kept.values(), features)) <= self._MOST_BYTES:
+            self._kept[max_length] = features
+        return features
 
 
 class _Remembered(torch.nn.Module):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+_JUDGING_SHARE, _JUDGING_LEAST, _JUDGING_MOST = 0.2, 50, 2_000
+
 
 def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into those trained on and those held out, each class in its share.
@@ -34,3 +36,13 @@ def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray
     held = [rng.permutation(np.flatnonzero(labels == place))[:count] for place, count in enumerate(taken)]
     rows = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
     return np.setdiff1d(np.arange(len(labels)), rows), rows
+
+
+def judging_share(rows: int) -> float:
+    """Share of ``rows`` training rows that judges the trials of a search; the rest trains them.
+
+    A fifth, yet at least 50 rows where that is no more than a third, and at most 2,000: with those an
+    accuracy of 0.9 is known to 0.007 (one standard error), and each epoch of each trial is judged.
+    """
+    wanted = max(_JUDGING_SHARE * rows, _JUDGING_LEAST)
+    return min(wanted, rows / 3, _JUDGING_MOST) / rows

@@ -9,14 +9,23 @@ import numpy as np
 import torch
 
 from .device import token_budget
-from .encode import Encoded, budgeted_batches, padded
+from .encode import Encoded, budgeted_batches, packed_batches, padded
+
+# Widths of short batches, whose padding costs most, are multiples of fewer tokens than those of training.
+_NARROW, _NARROW_UP_TO = 8, 64
 
 
 def batch_tensors(
-    encoded: Encoded, rows: np.ndarray, pad_id: int, place: torch.device
+    encoded: Encoded, rows: np.ndarray, pad_id: int, place: torch.device, *, narrow: bool = False
 ) -> dict[str, torch.Tensor]:
-    """``input_ids`` and ``attention_mask`` of the rows, int64 tensors of shape (B, T) on ``place``."""
-    ids, mask = padded([encoded.ids[row] for row in rows], pad_id, encoded.limit)
+    """``input_ids`` and ``attention_mask`` of the rows, int64 tensors of shape (B, T) on ``place``.
+
+    ``narrow`` pads short texts less, which makes more different shapes.
+    """
+    texts = [encoded.ids[row] for row in rows]
+    longest = max(map(len, texts))
+    narrowed = narrow and longest <= _NARROW_UP_TO
+    ids, mask = padded(texts, pad_id, -(-longest // _NARROW) * _NARROW if narrowed else encoded.limit)
     return {
         "input_ids": torch.from_numpy(ids).to(place),
         "attention_mask": torch.from_numpy(mask).to(place),
@@ -33,14 +42,16 @@ def logits_by_batch(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of row numbers (B,) and float32 logits (B, C), longest texts first.
 
-    The model is put into evaluation mode and keeps the device it is on.
+    The model is put into evaluation mode and keeps the device it is on. What it gives has the attribute
+    ``logits``, or is a tensor: logits, or vectors.
     """
     model.eval()
     place = next(model.parameters()).device
-    for rows in budgeted_batches(encoded.lengths, token_budget(place), most_rows):
+    batches = packed_batches if getattr(model, "packs", False) else budgeted_batches
+    for rows in batches(encoded.lengths, token_budget(place), most_rows):
         with torch.inference_mode(), autocast():
-            found = model(**batch_tensors(encoded, rows, pad_id, place)).logits
-        yield rows, found.float().cpu().numpy()
+            found = model(**batch_tensors(encoded, rows, pad_id, place, narrow=True))
+        yield rows, getattr(found, "logits", found).float().cpu().numpy()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from ..progress import Progress
 from .checkpoint import Checkpoints
 from .device import autocast, token_budget
 from .encode import shuffled_batches
-from .optim import BestWeights, WeightAverage, parameter_groups, rate_factor
+from .optim import BestWeights, Gradients, WeightAverage, gradients_by_row, parameter_groups, rate_factor
 from .recipes import Recipe
 from .settings import TrainingSettings
 
@@ -98,6 +98,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(total, recipe))
     prepared = accelerator.prepare(optimizer)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = Gradients(trained)
     average, best = WeightAverage(trained), BestWeights(trained)
     accelerator.register_for_checkpointing(schedule, average, best)
     loss_of = torch.nn.CrossEntropyLoss(weight=rows.weights)
@@ -115,7 +116,10 @@ def fit(
 
     if state.step:
         progress.message(f"Going on from step {state.step:,} of {total:,}")
-    with progress.task("Training", total=len(rows.chosen) * settings.epochs) as task:
+    with (
+        gradients_by_row(model, accelerator.device.type == "cpu" and accelerator.num_processes == 1),
+        progress.task("Training", total=len(rows.chosen) * settings.epochs) as task,
+    ):
         epoch = state.step // steps_an_epoch
         done = epoch * len(rows.chosen) + min(
             (state.step % steps_an_epoch) * settings.batch_size, len(rows.chosen)
@@ -136,11 +140,12 @@ def fit(
                     piece = loss_of(logits.float(), target) * share
                     accelerator.backward(piece)
                     loss += float(piece.detach())
-                accelerator.clip_grad_norm_(trained, recipe.clip)
+                accelerator.unscale_gradients()
+                gradients.clip(recipe.clip)
                 prepared.step()
                 rate = float(max(schedule.get_last_lr()))
                 schedule.step()
-                prepared.zero_grad()
+                gradients.clear()
                 state.step += 1
                 if state.step > averaged_from:
                     average.update()
@@ -160,7 +165,7 @@ def fit(
                 before = time.monotonic()
                 figures = judge()
                 clock += time.monotonic() - before  # the time to judge is none of the training's speed
-                note({"eval_loss": figures["loss"], "eval_accuracy": figures["accuracy"]})
+                note({f"eval_{name}": figures[name] for name in ("loss", "accuracy", "f1_macro")})
                 if settings.early_stopping:
                     if figures["loss"] < state.best_loss:
                         state.best_loss, state.bad_epochs = figures["loss"], 0

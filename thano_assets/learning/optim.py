@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,6 +66,83 @@ def rate_factor(steps: int, recipe: Recipe) -> Callable[[int], float]:
         return max(0.0, (steps - step) / max(1, steps - rising)) if recipe.falling else 1.0
 
     return factor
+
+
+_LARGE = 1 << 20  # elements from which an embedding's gradient is worth keeping by its rows
+
+
+class Gradients:
+    """Clipping, and the gradients of large embeddings by the rows that a batch has touched.
+
+    A batch touches some hundred rows of a vocabulary's tens of thousands. Their gradient is the same tensor
+    of zeros from step to step, a few rows of it filled and emptied again: the optimiser sees what it always
+    saw, and nobody allocates, clears, sums or scales the zeros.
+
+    Args:
+        parameters: all that is trained.
+    """
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        self._parameters = list(parameters)
+        self._whole: dict[torch.nn.Parameter, torch.Tensor] = {}
+        self._filled: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @torch.no_grad()
+    def clip(self, largest: float) -> float:
+        """Scale all gradients so that their common norm is at most ``largest``; the norm before."""
+        values, dense = [], []
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                continue
+            if not parameter.grad.is_sparse:
+                dense.append(parameter.grad)
+                continue
+            gradient = parameter.grad.coalesce()
+            rows, value = gradient.indices()[0], gradient.values()
+            if parameter not in self._whole:
+                self._whole[parameter] = torch.zeros_like(parameter)
+            whole = self._whole[parameter]
+            values.append((whole, rows, value))
+            parameter.grad = None  # of another layout than what takes its place
+            parameter.grad = whole
+        every = dense + [value for _, _, value in values]
+        norm = float(torch.nn.utils.get_total_norm(every))
+        if norm > largest:
+            torch._foreach_mul_(every, largest / (norm + 1e-6))
+        for whole, rows, value in values:
+            whole[rows] = value
+            self._filled.append((whole, rows))
+        return norm
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for whole, rows in self._filled:
+            whole[rows] = 0
+        self._filled.clear()
+        for parameter in self._parameters:
+            parameter.grad = None
+
+
+@contextmanager
+def gradients_by_row(model: Any, worthwhile: bool) -> Iterator[None]:
+    """Inside the block, where ``worthwhile``, large embeddings of ``model`` have sparse gradients."""
+    found = [
+        module
+        for module in model.modules()
+        if worthwhile
+        and type(module) is torch.nn.Embedding
+        and not module.sparse
+        and module.weight.numel() >= _LARGE
+        and module.weight.requires_grad
+    ]
+    for module in found:
+        module.sparse = True
+    try:
+        yield
+    finally:
+        for module in found:
+            module.sparse = False
 
 
 class WeightAverage:

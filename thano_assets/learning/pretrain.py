@@ -1,9 +1,9 @@
 """Continued pre-training of an encoder on unlabelled text: ELECTRA's replaced token detection.
 
-A small generator fills in masked tokens; the encoder learns to tell, token by token, what was replaced (Clark
-et al. 2020, "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators"). 15 % of the tokens
-are masked, the generator is a quarter as wide and as deep as the encoder, and the encoder's loss counts 50
-times the generator's, as there.
+A small generator fills in masked tokens; the encoder learns to tell, token by token, what was replaced
+(Clark et al. 2020, "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators"). 15 % of
+the tokens are masked, the generator is a quarter as wide and as deep as the encoder, and the encoder's loss
+counts 50 times the generator's, as there.
 
 One thing differs, because the encoder is not new here: the generator reads the encoder's embeddings without
 changing them. Tied both ways, the losses of an untrained generator would pull the embeddings of a trained
@@ -134,7 +134,7 @@ class _Borrowed(torch.nn.Module):
 
     def forward(self, *args: Any, **named: Any) -> torch.Tensor:
         with torch.no_grad():
-            found: torch.Tensor = self._of(*args, **named)
+            found: torch.Tensor = self.__dict__["_of"](*args, **named)
         return found
 
 
@@ -251,8 +251,8 @@ class _Pretraining:
         config = AutoConfig.from_pretrained(self.source)
         if config.model_type not in _SHAPES:
             raise TrainingDataError(
-                f"The base {base.name!r} is a {config.model_type.upper()} model, which replaced token detection "
-                "does not serve here.",
+                f"The base {base.name!r} is a {config.model_type.upper()} model, which replaced token "
+                "detection does not serve here.",
                 hint="Use ElectraEn, ElectraKo, BertEn or another encoder in ELECTRA's or BERT's layout.",
             )
         self.tokenizer = AutoTokenizer.from_pretrained(self.source)
@@ -410,7 +410,7 @@ class _Pretraining:
         every = max(1, total // _LOGGED_POINTS)
         lengths = np.fromiter((len(ids) for ids in windows), dtype=np.int64, count=len(windows))
         prepared.train()
-        with self.progress.task("Pre-training", total=len(windows) * settings.epochs) as task:
+        with self.progress.task("Pre-training", total=len(windows) * settings.epochs, unit="windows") as task:
             if state.step:
                 task.advance(min(state.step * settings.batch_size, len(windows) * settings.epochs))
             clock, read = time.monotonic(), 0

@@ -50,7 +50,7 @@ _ELECTRA = Recipe(3e-4, layer_decay=0.8, weight_decay=0.0)
 _ELECTRA_BASE = replace(_ELECTRA, learning_rate=1e-4)
 _ELECTRA_LARGE = replace(_ELECTRA, learning_rate=5e-5, layer_decay=0.9)
 
-# A distilled encoder of six layers (MiniLM; Wang et al. 2020): see docs/decisions/training-recipe.md.
+# Narrow distilled encoders (MiniLM, multilingual-e5-small): see docs/decisions/training-recipe.md.
 _SMALL_DISTILLED = Recipe(5e-5, dropout=0.0, falling=False, average=0.3)
 
 # BERT's authors' settings (Devlin et al. 2019, appendix A.3), and what serves most encoders of its size.
@@ -64,10 +64,9 @@ _HEAD = Recipe(1e-3, weight_decay=0.01, dropout=0.0)
 def recipe_for(config: Any, settings: TrainingSettings) -> Recipe:
     """The recipe of a base model with Transformers configuration ``config``, the user's choices put in."""
     hidden = int(getattr(config, "hidden_size", None) or getattr(config, "dim", None) or 768)
-    layers = int(getattr(config, "num_hidden_layers", None) or getattr(config, "n_layers", None) or 12)
     if settings.train == "head":
         recipe = _HEAD
-    elif layers <= 7 and hidden <= 512:
+    elif hidden <= 512 and getattr(config, "embedding_size", hidden) == hidden:
         recipe = _SMALL_DISTILLED
     elif config.model_type == "electra":
         recipe = _ELECTRA if hidden <= 256 else _ELECTRA_BASE if hidden <= 768 else _ELECTRA_LARGE

@@ -7,8 +7,13 @@ from typing import Any
 
 from ..errors import InvalidOption
 
-CODE_VERSION = "1"  # of the trainer: raised when the same rows and settings would give another model
+CODE_VERSION = "2"  # of the trainer: raised when the same rows and settings would give another model
+PRETRAINING_VERSION = (
+    "1"  # of the pre-training: raised when the same texts and settings would give another base
+)
 TRAIN_MODES = ("full", "head")
+#: Training rows that a search of settings needs at least: a third of them judges.
+TUNING_ROWS = 30
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,6 @@ class TrainingSettings:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return asdict(self)
-PRETRAINING_VERSION = "1"  # of the pre-training: raised when the same texts and settings would give another base
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,17 @@ class PretrainingSettings:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """How settings are searched before a training.
+
+    Attributes:
+        trials: how many are tried.
+        searched: fields of :class:`TrainingSettings` to search, of ``learning_rate``, ``epochs`` and
+            ``max_length``; the others stay as they are.
+    """
+
+    trials: int
+    searched: tuple[str, ...]

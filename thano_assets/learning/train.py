@@ -26,7 +26,8 @@ from . import device as places
 from .baseline import linear_baseline, majority_accuracy
 from .checkpoint import Checkpoints, training_identity
 from .encode import Encoded, Encoder, limit
-from .frozen import frozen_features, head_only
+from .first_token import trained_by_first_token
+from .frozen import SharedFeatures, frozen_features, head_only
 from .holdout import hold_out
 from .infer import batch_tensors, logits_by_batch, softmax
 from .loop import OnMetrics, Rows, balanced_weights, fit
@@ -43,7 +44,8 @@ class TrainingResult:
     """What a training gave.
 
     Attributes:
-        model_dir: Hugging Face folder of the model, loadable by ``AutoModelForSequenceClassification``.
+        model_dir: Hugging Face folder of the model, loadable by ``AutoModelForSequenceClassification``;
+            ``Path()`` where none was asked for.
         classes: labels in the order of the model's outputs.
         rows_train, rows_eval: rows trained on and held out.
         metrics: accuracy, f1_macro, precision_macro, recall_macro and loss on the held-out rows (absent
@@ -51,7 +53,7 @@ class TrainingResult:
         baseline_accuracy: of TF-IDF with logistic regression on the held-out rows, or ``None``.
         majority_accuracy: of always answering the most frequent label, or ``None`` without held-out rows.
         history: ``step, epoch, loss, learning_rate, rows_per_second`` while training and ``step, epoch,
-            eval_loss, eval_accuracy`` at the end of each epoch.
+            eval_loss, eval_accuracy, eval_f1_macro`` at the end of each epoch.
         confusion: counts of held-out rows by true (rows) and predicted (columns) class; empty without any.
         held_out: probabilities of the held-out rows, in the rows' order, float32 of shape (rows_eval, C).
         truncated: texts that were longer than ``max_length``.
@@ -88,11 +90,12 @@ def train(
     base: ResolvedBase,
     settings: TrainingSettings,
     *,
-    output_dir: Path,
+    output_dir: Path | None,
     checkpoint_dir: Path | None,
     progress: Progress,
     on_metrics: OnMetrics | None = None,
     init_dir: Path | None = None,
+    features: SharedFeatures | None = None,
 ) -> TrainingResult:
     """Train a classifier of ``classes`` on ``texts`` and judge it on the rows held out.
 
@@ -105,11 +108,12 @@ def train(
         classes: all labels, in the order that the model's outputs will have.
         base: the base model.
         settings: the user's choices.
-        output_dir: the Hugging Face folder to make, at the very end; must not exist.
+        output_dir: the Hugging Face folder to make, at the very end; must not exist. ``None`` makes none.
         checkpoint_dir: where states are kept while training; emptied when it is done. ``None`` keeps none.
         progress: is told what is done.
         on_metrics: called with figures and the optimiser step they belong to.
         init_dir: start from this model's weights, head included, instead of from the base's.
+        features: frozen embeddings that trainings of the same rows and base share.
 
     Raises:
         TrainingDataError: too few rows or classes to train on.
@@ -119,8 +123,26 @@ def train(
     truth = _checked(rows, labels, classes)
     with quiet_transformers(), torch.random.fork_rng():
         torch.manual_seed(settings.seed)
-        job = _Training(rows, list(labels), truth, list(classes), base, settings, progress, init_dir)
+        job = _Training(
+            rows, list(labels), truth, list(classes), base, settings, progress, init_dir, features
+        )
         return job.run(output_dir, checkpoint_dir, on_metrics or (lambda figures, step: None), started)
+
+
+def recipe_and_encoder(
+    base: ResolvedBase, settings: TrainingSettings, init_dir: Path | None, progress: Progress
+) -> tuple[Recipe, Encoder, int]:
+    """How a training with these settings goes and how it reads a text, and the most tokens it could read."""
+    source = init_dir or base.folder(progress)
+    config = AutoConfig.from_pretrained(source)
+    if base.max_length and settings.max_length is None:
+        settings = replace(settings, max_length=base.max_length)
+    recipe = recipe_for(config, settings)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    most = limit(tokenizer, config)
+    if init_dir is not None and settings.max_length is None:
+        return recipe, Encoder.of_model(tokenizer, config), most  # a child reads as its parent did
+    return recipe, Encoder(tokenizer, min(recipe.max_length, most), recipe.head_share), most
 
 
 def _checked(texts: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
@@ -158,27 +180,20 @@ class _Training:
         settings: TrainingSettings,
         progress: Progress,
         init_dir: Path | None,
+        features: SharedFeatures | None,
     ) -> None:
         self.texts, self.labels, self.truth, self.classes = texts, labels, truth, classes
         self.base, self.settings, self.progress = base, settings, progress
-        self.init_dir = init_dir
+        self.init_dir, self.features = init_dir, features or SharedFeatures()
         self.source = init_dir or base.folder(progress)
-        config = AutoConfig.from_pretrained(self.source)
-        if base.max_length and settings.max_length is None:
-            settings = replace(settings, max_length=base.max_length)
-        self.recipe: Recipe = recipe_for(config, settings)
-        self.tokenizer = AutoTokenizer.from_pretrained(self.source)
-        if init_dir is not None and settings.max_length is None:
-            self.encoder = Encoder.of_model(self.tokenizer, config)  # a child reads as its parent did
-        else:
-            length = min(self.recipe.max_length, limit(self.tokenizer, config))
-            self.encoder = Encoder(self.tokenizer, length, self.recipe.head_share)
+        self.recipe, self.encoder, _ = recipe_and_encoder(base, settings, init_dir, progress)
+        self.tokenizer = self.encoder.tokenizer
         self.train_rows, self.eval_rows = hold_out(truth, settings.eval_fraction, settings.seed)
         self.precision = places.precision(places.device())
         self.accelerator = Accelerator()
 
     def run(
-        self, output_dir: Path, checkpoint_dir: Path | None, on_metrics: OnMetrics, started: float
+        self, output_dir: Path | None, checkpoint_dir: Path | None, on_metrics: OnMetrics, started: float
     ) -> TrainingResult:
         """Train, judge and save."""
         recipe, settings, accelerator = self.recipe, self.settings, self.accelerator
@@ -225,24 +240,31 @@ class _Training:
         prepared = accelerator.prepare(model)
         try:
             if settings.train == "head":
-                features = frozen_features(model, encoded, self.encoder.pad_id, self.precision, self.progress)
+                features = self.features.get(
+                    self.encoder.max_length,
+                    lambda: frozen_features(
+                        model, encoded, self.encoder.pad_id, self.precision, self.progress
+                    ),
+                )
                 rows.lengths = np.ones_like(rows.lengths)  # every feature is as long as any other
                 with head_only(model, features) as forward:
                     history = optimise(forward, lambda: self._predict_frozen(model, forward))
             else:
-                history = optimise(
-                    lambda chosen: self._logits(prepared, encoded, chosen),
-                    lambda: self._predict(model, encoded),
-                )
+                with trained_by_first_token(model):
+                    history = optimise(
+                        lambda chosen: self._logits(prepared, encoded, chosen),
+                        lambda: self._predict(model, encoded),
+                    )
         finally:
             model = accelerator.unwrap_model(prepared)
             accelerator.free_memory()
         metrics, table = self._figures(judged[-1] if judged else None, history)
         baseline, majority = self._baselines()
-        self._save(model, output_dir)
+        if output_dir is not None:
+            self._save(model, output_dir)
         checkpoints.clear()
         return TrainingResult(
-            model_dir=output_dir,
+            model_dir=output_dir or Path(),
             classes=self.classes,
             rows_train=len(self.train_rows),
             rows_eval=len(self.eval_rows),

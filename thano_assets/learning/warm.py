@@ -25,11 +25,12 @@ class Warm(Generic[T]):
 
         Args:
             kind: the class that is asked for; subclasses do not share their models.
-            model_dir: a Hugging Face folder.
+            model_dir: the model's folder.
             load: makes the model.
         """
-        weights = Path(model_dir) / "model.safetensors"
-        time_ns = weights.stat().st_mtime_ns if weights.is_file() else 0
+        names = ("model.safetensors", "model.skops")
+        weights = [path for name in names if (path := Path(model_dir) / name).is_file()]
+        time_ns = weights[0].stat().st_mtime_ns if weights else 0
         key = (kind, str(Path(model_dir).resolve()), time_ns)
         with self._lock:
             if key not in self._models:

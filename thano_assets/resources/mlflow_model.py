@@ -147,3 +147,43 @@ def save(
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # weights come with rights for their owner only
     return length
+
+
+def save_base(source: Path, target: Path, *, model: Model, card: str) -> None:
+    """Write the MLflow model of a base model, the encoder in ``source``, to the new folder ``target``.
+
+    The folder ``model/`` holds the files of ``source`` byte for byte: what is trained from it starts from the
+    very weights that its data version stands for.
+
+    Args:
+        source: config, weights and tokenizer of an encoder.
+        target: made here.
+        model: MLflow's record of the model, with its run and id.
+        card: a description in Markdown.
+
+    Raises:
+        WorkspaceError: ``source`` is no folder of an encoder.
+    """
+    import mlflow.transformers
+    from transformers import AutoModel, AutoTokenizer
+
+    with _no_bars():
+        try:
+            encoder = AutoModel.from_pretrained(str(source.resolve()), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(str(source.resolve()), local_files_only=True)
+        except (OSError, ValueError) as error:
+            reason = str(error).split("\n")[0]
+            raise WorkspaceError(f"{source} is not a folder of an encoder: {reason}") from error
+        mlflow.transformers.save_model(
+            {"model": encoder, "tokenizer": tokenizer},
+            str(target),
+            mlflow_model=model,
+            task="feature-extraction",
+            pip_requirements=requirements(),
+        )
+    for file in source.iterdir():
+        if file.is_file():
+            shutil.copy2(file, target / "model" / file.name)
+    (target / "README.md").write_text(card, encoding="utf-8")
+    for path in target.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)

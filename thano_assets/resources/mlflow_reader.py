@@ -19,7 +19,17 @@ _BUSY_SECONDS = 30.0
 #: Marks the runs that train a version again only to compare.
 VERIFICATION_TAG = "thano.verification"
 #: Figures that make a training's curve.
-CURVE = ("epoch", "loss", "eval_loss", "eval_accuracy", "learning_rate", "rows_per_second")
+CURVE = (
+    "epoch",
+    "loss",
+    "eval_loss",
+    "eval_accuracy",
+    "learning_rate",
+    "rows_per_second",
+    "generator_loss",
+    "discriminator_loss",
+    "tokens_per_second",
+)
 
 _DELETED = "Deleted_Internal"  # MLflow's mark on versions that were deleted one by one
 

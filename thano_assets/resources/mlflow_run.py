@@ -11,8 +11,8 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +31,17 @@ _PARAM_LENGTH = 6_000
 _VERSION_TAG_LENGTH = 100_000
 _DIGEST_LENGTH = 36
 _FLUSH_SECONDS = 2.0
+_PARENT_TAG = "mlflow.parentRunId"  # how MLflow's pages nest runs
 
 
 @dataclass
 class BuildRun:
-    """An MLflow run in progress; made by :meth:`Registry.build`."""
+    """An MLflow run in progress; made by :meth:`Registry.build`.
+
+    Attributes:
+        status: how the run ends whatever is raised; ``None`` leaves that to how its block ends.
+        registered: the version that it made.
+    """
 
     registry: Registry
     client: MlflowClient
@@ -43,6 +49,7 @@ class BuildRun:
     experiment_id: str
     run_id: str
     tags: dict[str, str]
+    status: str | None = None
     registered: ModelVersion | None = None
     _pending: list[Any] = field(default_factory=list)
     _flushed: float = field(default_factory=time.monotonic)
@@ -98,25 +105,26 @@ class BuildRun:
     def register(
         self,
         model_dir: Path,
-        labels: Mapping[str, Any],
+        labels: Mapping[str, Any] | None,
         metrics: Mapping[str, float],
         tags: Mapping[str, str] | None = None,
         champion: bool = True,
     ) -> ModelVersion:
-        """Register the Hugging Face folder ``model_dir`` as the model's next version.
+        """Register the folder ``model_dir`` as the model's next version.
 
         Everything is in place before the version appears, and the alias moves last: whoever asks for the
         champion gets the old version or the new one, complete.
 
         Args:
-            model_dir: config, weights and tokenizer.
-            labels: ``classes`` in the order of the outputs, as text, and ``type``, their DuckDB type.
+            model_dir: config, weights and tokenizer, of Hugging Face; or of a model of tables.
+            labels: ``classes`` in the order of the outputs, as text, and ``type``, their DuckDB type; of a
+                model of tables also ``task``, ``target`` and ``features``; a base model has none (``None``).
             metrics: figures of this version.
             tags: what made it; ``thano.max_length`` cuts long texts at that many tokens.
             champion: whether plain ``name`` means this version from now on.
 
         Raises:
-            WorkspaceError: ``model_dir`` is not a classifier's folder, or the disk is full.
+            WorkspaceError: ``model_dir`` is not the folder of such a model, or the disk is full.
         """
         from mlflow.entities import LoggedModelOutput, Metric
 
@@ -126,7 +134,8 @@ class BuildRun:
         try:
             with tempfile.TemporaryDirectory(prefix="thano-mlflow-") as temporary:
                 target = Path(temporary) / "model"
-                logged = self._log_model(Path(model_dir), target, dict(labels), finite, given)
+                kept = None if labels is None else dict(labels)
+                logged = self._log_model(Path(model_dir), target, kept, finite, given)
             now, step = int(time.time() * 1000), self._step
             self._pending += [
                 Metric(self._final(key), value, now, step, model_id=logged.model_id)
@@ -151,7 +160,32 @@ class BuildRun:
                 ) from error
             raise
         assert self.registered is not None
+        self.status = "FINISHED"
         return self.registered
+
+    @contextmanager
+    def nested(self, title: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> Iterator[BuildRun]:
+        """A run under this one; it ends as its block does, or as :meth:`finish` said."""
+        marks = {_PARENT_TAG: self.run_id}
+        with self.registry.open_run(self.experiment_id, self.name, title, tags, marks, params) as run:
+            yield run
+
+    def finish(self, status: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Record final figures and tags; the run will end with ``status``."""
+        finite = {key: value for key, value in metrics.items() if math.isfinite(value)}
+        self.log_metrics({self._final(key): value for key, value in finite.items()}, self._step)
+        for key, value in cut(tags, RUN_TAG_LENGTH).items():
+            self.client.set_tag(self.run_id, key, value)
+        self.status = status
+
+    def adopt(self, run_id: str, status: str) -> None:
+        """Put a run that ended under another one, which was killed, under this one."""
+        from mlflow.exceptions import MlflowException
+
+        with suppress(MlflowException):  # somebody deleted it
+            self.client.set_tag(run_id, _PARENT_TAG, self.run_id)
+            if self.client.get_run(run_id).info.status != status:  # the kill came amid its last words
+                self.client.set_terminated(run_id, status)
 
     def _final(self, key: str) -> str:
         """A final figure does not go on the curve of a figure of the same name that was logged by steps."""
@@ -161,33 +195,43 @@ class BuildRun:
         self,
         source: Path,
         target: Path,
-        labels: dict[str, Any],
+        labels: dict[str, Any] | None,
         metrics: dict[str, float],
         tags: dict[str, str],
     ) -> Any:
         from mlflow.models import Model
 
-        from .mlflow_model import save
+        from . import mlflow_table
+        from .mlflow_model import save, save_base
 
         logged = self.client.create_logged_model(
             self.experiment_id,
             name=re.sub(r"[/:.%\"']", "_", self.name),
             source_run_id=self.run_id,
             tags=cut(tags, RUN_TAG_LENGTH),
-            model_type="classifier",
+            model_type=_model_type(labels),
         )
         try:
-            wanted = tags.get("thano.max_length", "")
-            save(
-                source,
-                target,
-                model=Model(
-                    artifact_path=logged.artifact_location, run_id=self.run_id, model_id=logged.model_id
-                ),
-                labels=labels,
-                max_length=int(wanted) if wanted.isdigit() else None,
-                card=_card(self.name, labels, metrics, tags),
+            model = Model(
+                artifact_path=logged.artifact_location, run_id=self.run_id, model_id=logged.model_id
             )
+            if labels is None:
+                save_base(source, target, model=model, card=_base_card(self.name, metrics, tags))
+            elif labels.get("task"):
+                learner = tags.get("thano.learner", "")
+                texts = _description(tags), _figures(metrics), CHAMPION, learner
+                card = mlflow_table.card(self.name, labels, *texts)
+                mlflow_table.save(source, target, model=model, labels=labels, card=card)
+            else:
+                wanted = tags.get("thano.max_length", "")
+                save(
+                    source,
+                    target,
+                    model=model,
+                    labels=labels,
+                    max_length=int(wanted) if wanted.isdigit() else None,
+                    card=_card(self.name, labels, metrics, tags),
+                )
             self.client.log_model_artifacts(logged.model_id, str(target))
             self.client.finalize_logged_model(logged.model_id, "READY")
         except BaseException:
@@ -248,6 +292,12 @@ def cut(tags: Mapping[str, str], length: int) -> dict[str, str]:
     }
 
 
+def _model_type(labels: Mapping[str, Any] | None) -> str:
+    if labels is None:
+        return "base model"
+    return "regressor" if labels.get("task") == "regression" else "classifier"
+
+
 def _description(tags: Mapping[str, str]) -> str:
     lines = []
     if statement := tags.get("thano.statement"):
@@ -262,15 +312,32 @@ def _description(tags: Mapping[str, str]) -> str:
     return "\n\n".join(lines)[:5_000]
 
 
+def _base_card(name: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
+    return (
+        f"# {name}\n\nAn encoder of text to train from, pre-trained further by ELECTRA's replaced token "
+        "detection; it has no head and gives no labels.\n\n"
+        + f"{_description(tags)}\n\n"
+        + _figures(metrics)
+        + "## Use\n\n"
+        f"`BUILD MODEL classifier USING {name} OPTIONS (…) AS SELECT …` trains a classifier from it. The "
+        "folder `model/` is a Hugging Face folder of its own, for `AutoModel` and "
+        "`AutoModelForSequenceClassification`.\n"
+    )
+
+
+def _figures(metrics: Mapping[str, float]) -> str:
+    rows = "\n".join(f"| {key} | {value:.4g} |" for key, value in metrics.items())
+    return f"| figure | value |\n|---|---|\n{rows}\n\n" if rows else ""
+
+
 def _card(name: str, labels: Mapping[str, Any], metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
     classes = [str(one) for one in labels.get("classes", [])]
     listed = ", ".join(classes[:20]) + (f" and {len(classes) - 20} more" if len(classes) > 20 else "")
-    figures = "\n".join(f"| {key} | {value:.4g} |" for key, value in metrics.items())
     return (
         f"# {name}\n\nA text classifier with {len(classes)} classes: {listed} "
         f"(type {labels.get('type', 'VARCHAR')}; `labels.json` keeps their order).\n\n"
         + f"{_description(tags)}\n\n"
-        + (f"| figure | value |\n|---|---|\n{figures}\n\n" if figures else "")
+        + _figures(metrics)
         + "## Use\n\n```python\nimport mlflow\n\n"
         f'model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")\n'
         'model.predict(["a text", "another"])  # label and score of each\n```\n\n'

@@ -9,6 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..sql.objectives import REPLACED_TOKEN_DETECTION
+
+#: Tag of a version: what was learned, where that is not labels.
+OBJECTIVE_TAG = "thano.objective"
+
 
 @dataclass(frozen=True)
 class ModelVersion:
@@ -18,7 +23,7 @@ class ModelVersion:
         name, version: as registered; versions count from 1.
         aliases: such as ``('champion',)``.
         run_id: the MLflow run that made it.
-        path: a complete Hugging Face folder: config, weights and tokenizer.
+        path: the model's folder: of Hugging Face (config, weights, tokenizer), or of a model of tables.
         tags, metrics, params: as given when it was made.
         created: time of registration, UTC.
         description: Markdown.
@@ -35,10 +40,17 @@ class ModelVersion:
     created: datetime
     description: str = ""
 
+    @property
+    def is_base(self) -> bool:
+        """Whether it is a base model, to train from, and not a classifier."""
+        return self.tags.get(OBJECTIVE_TAG) == REPLACED_TOKEN_DETECTION
+
     @cached_property
     def labels(self) -> dict[str, Any]:
         """``classes``: labels as text in the order of the model's outputs; ``type``: their DuckDB type."""
         file = self.path.parent / "labels.json"
+        if self.is_base:
+            return {"classes": [], "type": ""}
         if file.is_file():
             return dict(json.loads(file.read_text(encoding="utf-8")))
         config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
@@ -49,6 +61,22 @@ class ModelVersion:
     def classes(self) -> list[str]:
         """Labels as text, in the order of the model's outputs."""
         return list(self.labels["classes"])
+
+    @property
+    def task(self) -> str | None:
+        """What a model of tables predicts: ``classification`` or ``regression``; ``None`` of text models."""
+        task = self.tags.get("thano.task")
+        return task if task in ("classification", "regression") else None
+
+    @property
+    def features(self) -> list[dict[str, Any]]:
+        """The columns that a model of tables reads: ``name``, ``kind``, ``type``, and ``size`` of vectors."""
+        return list(self.labels.get("features", []))
+
+    @property
+    def target(self) -> str:
+        """The column that a model of tables predicts."""
+        return str(self.labels.get("target", ""))
 
     @property
     def data_version(self) -> str:

@@ -255,34 +255,53 @@ class Registry:
             InvalidOption: MLflow does not take the name.
         """
         check_name(name)
-        from filelock import FileLock
-
         from .mlflow_model import quiet
 
-        with ExitStack() as stack:
-            stack.enter_context(quiet())
+        with quiet():
             client = self.client
             self._sweep(client)
             experiment = self._experiment(client, name)
-            given = {
-                **(tags or {}),
-                _WORKSPACE_TAG: str(self.workspace.root),
-                _MODEL_TAG: name,
-                "mlflow.source.name": "thano",
-            }
-            run = client.create_run(experiment, run_name=name, tags=cut(given, RUN_TAG_LENGTH))
+            given = dict(tags or {})
+            with self.open_run(experiment, name, name, given, {_MODEL_TAG: name}, params or {}) as build:
+                if statement := given.get("thano.statement"):
+                    build.log_text("statement.sql", statement)
+                with self._system_metrics(build.run_id):
+                    yield build
+
+    @contextmanager
+    def open_run(
+        self,
+        experiment: str,
+        model: str,
+        title: str,
+        tags: Mapping[str, str],
+        marks: Mapping[str, str],
+        params: Mapping[str, Any],
+    ) -> Iterator[BuildRun]:
+        """A run of the experiment that never stays open, see :meth:`build`.
+
+        Args:
+            experiment: its id.
+            model: what is trained.
+            title: the run's name.
+            tags: of the run, and of the version that it makes.
+            marks: more tags, of the run alone.
+            params: settings.
+        """
+        from filelock import FileLock
+
+        given = {**tags, **marks, _WORKSPACE_TAG: str(self.workspace.root), "mlflow.source.name": "thano"}
+        with ExitStack() as stack:
+            run = self.client.create_run(experiment, run_name=title, tags=cut(given, RUN_TAG_LENGTH))
             run_id = run.info.run_id
             # Held while the process lives: how others tell a run that goes on from one that was killed.
             stack.enter_context(FileLock(self._run_lock(run_id), thread_local=False))
             stack.callback(self._run_lock(run_id).unlink, missing_ok=True)
-            build = BuildRun(self, client, name, experiment, run_id, dict(tags or {}))
+            build = BuildRun(self, self.client, model, experiment, run_id, dict(tags))
             status = "FAILED"
             try:
-                build.log_params(params or {})
-                if statement := (tags or {}).get("thano.statement"):
-                    build.log_text("statement.sql", statement)
-                with self._system_metrics(run_id):
-                    yield build
+                build.log_params(params)
+                yield build
                 status = "FINISHED"
             except Exception:
                 raise
@@ -290,7 +309,7 @@ class Registry:
                 status = "KILLED"
                 raise
             finally:
-                build.close("FINISHED" if build.registered is not None else status)
+                build.close(build.status or status)
 
     @contextmanager
     def exclusive(self, name: str) -> Iterator[None]:

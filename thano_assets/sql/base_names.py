@@ -1,11 +1,28 @@
-"""Names of base models: those that make embeddings, and those of other media, which are refused."""
+"""Names of base models: the catalogue's, of embeddings, of tables, and those of other media, refused."""
 
 from __future__ import annotations
 
 import re
 
+#: Names of the catalogue (:func:`thano_assets.resources.base_models.catalogue`); after USING of BUILD MODEL
+#: they never mean a model that was built here.
+CATALOGUE_NAMES = (
+    "ElectraEn",
+    "ElectraKo",
+    "BertEn",
+    "AlbertEn",
+    "AlbertKo",
+    "SBERTEn",
+    "SBERTKo",
+    "AutomlClassifier",
+    "AutomlRegressor",
+)
+
 #: Base models that CONVERT and SEARCH know by name; no model of the registry goes by these names there.
 EMBEDDING_BASES = ("SBERTEn", "SBERTKo")
+
+#: Base models that learn from the columns of a table, and what they predict.
+TABLE_BASES = {"AutomlClassifier": "classification", "AutomlRegressor": "regression"}
 
 # Families of ThanoSQL's image, audio, video and time-series base models and their common relatives.
 _MEDIA = re.compile(
@@ -25,6 +42,21 @@ def is_embedding_base(name: str, quoted: bool) -> bool:
         quoted: whether it stood in quotes.
     """
     return name in EMBEDDING_BASES or (quoted and ("/" in name or name in (".", "..")))
+
+
+def may_be_own_base(name: str, quoted: bool) -> bool:
+    """Whether ``name`` after USING of BUILD MODEL may mean a base model that was built here.
+
+    Args:
+        name: as it was written.
+        quoted: whether it stood in quotes; a folder or repository of the hub may have the name then.
+    """
+    return "/" not in name if quoted else name not in CATALOGUE_NAMES
+
+
+def build_kind(base: str) -> str:
+    """The key of ``OPTION_SPECS`` for BUILD MODEL with this base; bases of tables have their own options."""
+    return f"BUILD MODEL USING {base}" if base in TABLE_BASES else "BUILD MODEL"
 
 
 def is_media_base(name: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from thano_assets.errors import InvalidOption, SyntaxProblem, ThanoError
 from thano_assets.sql.grammar import CLAUSE_WORDS, FIRST_WORDS, RESERVED_WORDS, syntax_of
 from thano_assets.sql.lexer import NUMBER, OPERATOR, QUOTED, STRING, WORD, Token, tokenize
+from thano_assets.sql.objectives import by_objective
 from thano_assets.sql.options import GivenOption, Options, find_spec
 from thano_assets.sql.promotion import check_promotion
 from thano_assets.sql.source import Span
@@ -229,7 +230,7 @@ class Cursor:
                     "a comma or ) after the option", option_kind, hint="Options are written name = value, …"
                 )
         self.position = close + 1
-        options = Options(option_kind, given)
+        options = by_objective(Options(option_kind, given), self.source)
         self._check_together(options)
         return options
 
@@ -320,7 +321,21 @@ class Cursor:
                 f"text_col and label_col are both '{label_col}'.",
                 "One is the column with the text, the other the column with its label.",
             )
-        if kind in ("BUILD MODEL", "FIT MODEL"):
+        dropped = {name.casefold() for name in options.get("features_to_drop") or ()}
+        if dropped and str(options.value("label_col")).casefold() in dropped:
+            refuse(
+                "features_to_drop",
+                f"features_to_drop names {options.value('label_col')}, the label_col.",
+                "The column that is predicted is not learnt from anyway; leave it out of the list.",
+            )
+        for name in options.get("datetime_attribs") or ():
+            if name.casefold() in dropped:
+                refuse(
+                    "datetime_attribs",
+                    f"{name} stands in datetime_attribs and in features_to_drop.",
+                    "Name it in one of them.",
+                )
+        if "promote_if" in options:
             check_promotion(options, self.source)
         low_high = options.get("ngram_range")
         if low_high is not None and low_high[0] > low_high[1]:

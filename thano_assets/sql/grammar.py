@@ -46,6 +46,24 @@ _SPECS = (
         "Trains a text classifier on the rows of the query and registers it as a version of the model.",
     ),
     StatementSpec(
+        "BUILD BASE MODEL",
+        "BUILD MODEL name USING base OPTIONS (objective='replaced_token_detection', …) AS query",
+        "Goes on with the pre-training of an encoder, in ELECTRA's or BERT's layout, on the texts of the "
+        "query, by ELECTRA's objective: tell of each token whether a small generator has put it there. No "
+        "labels are needed. The result is a base model: BUILD MODEL … USING name trains from it.",
+    ),
+    StatementSpec(
+        "BUILD MODEL USING AutomlClassifier",
+        "BUILD MODEL name USING AutomlClassifier [OPTIONS (…)] AS query",
+        "Tries kinds of models and their settings on the columns of the query, trains the best to predict "
+        "the class in label_col, and registers it as a version of the model.",
+    ),
+    StatementSpec(
+        "BUILD MODEL USING AutomlRegressor",
+        "BUILD MODEL name USING AutomlRegressor [OPTIONS (…)] AS query",
+        "The same for a column of numbers.",
+    ),
+    StatementSpec(
         "FIT MODEL",
         "FIT MODEL name USING model [VERSION n] [OPTIONS (…)] AS query",
         "Goes on training from an existing model; the result is a new version.",
@@ -172,7 +190,7 @@ _SPECS = (
         "Gives the rows of the query with the predicted label, its probability and explanation: the words "
         "of the text that moved the prediction most, a list of token and weight. Weights are in log-odds, "
         "those above zero speak for the predicted label; over all words of a text they sum up to what the "
-        "text changes against an empty one (integrated gradients). It costs some fifty to a hundred times a "
+        "text changes against an empty one (integrated gradients). It costs some forty to fifty times a "
         "PREDICT: ask for the rows that matter.",
     ),
 )

@@ -97,6 +97,13 @@ def syntax_tree(sql: str) -> dict[str, Any] | None:
     return None if found.get("error") else found
 
 
+def query_of(tree: dict[str, Any]) -> str:
+    """The query of a parse tree, as :func:`syntax_tree` gives it, in DuckDB's own words."""
+    row = _connection().execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
 def _serialized(sql: str) -> dict[str, Any]:
     row = _connection().execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
     assert row is not None

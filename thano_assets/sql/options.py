@@ -7,19 +7,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
 from thano_assets.errors import InvalidOption, UnknownOption, did_you_mean
+from thano_assets.sql.base_names import TABLE_BASES, build_kind
 from thano_assets.sql.cron import cron_problem
 from thano_assets.sql.source import Span
 
-OptionType = Literal["text", "column", "integer", "number", "boolean", "choice", "integers", "cron"]
+OptionType = Literal[
+    "text", "column", "columns", "integer", "number", "boolean", "choice", "integers", "cron"
+]
 
 _TYPE_WORDS: dict[OptionType, str] = {
     "text": "text in quotes",
     "column": "the name of a column",
+    "columns": "a list of names of columns",
     "integer": "a whole number",
     "number": "a number",
     "boolean": "True or False",
@@ -110,7 +114,7 @@ class OptionSpec:
                 if isinstance(value, bool):
                     return value
             case "text" | "column":
-                if isinstance(value, str) and value.strip() and "\0" not in value:
+                if _is_name(value):
                     return value
             case "cron":
                 if isinstance(value, str):
@@ -132,6 +136,9 @@ class OptionSpec:
             case "number":
                 if type(value) in (int, float) and self._in_range(value):
                     return float(value)
+            case "columns":
+                if isinstance(value, (list, tuple)) and value and all(map(_is_name, value)):
+                    return tuple(value)
             case "integers":
                 if isinstance(value, (list, tuple)) and self._holds_integers(value):
                     return tuple(value)
@@ -150,6 +157,10 @@ class OptionSpec:
             and (self.above is None or number > self.above)
             and (self.below is None or number < self.below)
         )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
 _TEXT_COL = OptionSpec("text_col", "column", "The column that holds the text.", default="text")
@@ -181,6 +192,13 @@ _SCHEDULE = OptionSpec(
     "again, the table or model and what it stands on, and nothing else. The time zone is `timezone` under "
     "`[dagster]` in thano.toml.",
     identity=False,
+)
+_OBJECTIVE = OptionSpec(
+    "objective",
+    "choice",
+    "What is learned: labels, or ELECTRA's own pre-training on unlabelled text, which makes a base model.",
+    default="classification",
+    choices=("classification", "replaced_token_detection"),
 )
 _STRICT = OptionSpec(
     "strict",
@@ -259,20 +277,14 @@ _TRAINING = (
         default="full",
         choices=("full", "head"),
     ),
-    OptionSpec(
-        "objective",
-        "choice",
-        "What is learned: labels, or ELECTRA's own pre-training on unlabelled text.",
-        default="classification",
-        choices=("classification", "replaced_token_detection"),
-        available=False,
-    ),
+    _OBJECTIVE,
     OptionSpec(
         "tune",
         "integer",
-        "Try so many settings and keep the best on the hold-out.",
-        minimum=1,
-        available=False,
+        "Try so many settings of learning rate, epochs and length, judged on rows of their own split off the "
+        "training rows, then train with the best on all of them; what OPTIONS gives is not searched.",
+        minimum=2,
+        maximum=200,
     ),
     _SCHEDULE,
     OptionSpec(
@@ -291,8 +303,140 @@ _TRAINING = (
     _STRICT,
 )
 
-_PREDICTION = (
+# BUILD MODEL with the other objective: what it takes, with defaults of its own.
+_PRETRAINING = (
+    _OBJECTIVE,
     _TEXT_COL,
+    OptionSpec(
+        "max_epochs",
+        "integer",
+        "How often pre-training goes through all the texts.",
+        default=1,
+        aliases=("epochs",),
+        minimum=1,
+        maximum=10_000,
+    ),
+    OptionSpec("batch_size", "integer", "Windows of text in one step.", default=32, minimum=1),
+    OptionSpec("learning_rate", "number", "Peak learning rate; by default 0.0002.", above=0, maximum=1),
+    OptionSpec(
+        "max_length",
+        "integer",
+        "Tokens of a window, special tokens included; longer texts are read in several. By default 128.",
+        minimum=4,
+        maximum=8192,
+    ),
+    OptionSpec(
+        "eval_fraction",
+        "number",
+        "Share of the texts that is held out, to measure the pre-training.",
+        default=0.01,
+        minimum=0,
+        below=1,
+    ),
+    OptionSpec(
+        "seed",
+        "integer",
+        "Seed of the hold-out, the masks, what takes their place, and the shuffling.",
+        default=42,
+        minimum=0,
+        maximum=2**32 - 1,
+    ),
+    _OVERWRITE_MODEL,
+    OptionSpec("base_revision", "text", "Revision (commit or tag) of the base model on the hub."),
+    _SCHEDULE,
+)
+_CLASS_WEIGHT = next(spec for spec in _TRAINING if spec.name == "class_weight")
+
+
+def _table_training(task: str) -> tuple[OptionSpec, ...]:
+    """The options of BUILD MODEL for a base that learns from the columns of a table."""
+    kept = {spec.name: spec for spec in _TRAINING}
+    regression = task == "regression"
+    measures = (
+        "mae, rmse or r2"
+        if regression
+        else "accuracy, f1_macro, precision_macro, recall_macro, loss or roc_auc"
+    )
+    usual = "rmse <= champion" if regression else "f1_macro >= champion"
+    return (
+        OptionSpec(
+            "label_col",
+            "column",
+            "The column that is predicted; all others of the query are learnt from.",
+            default="target",
+            aliases=("target", "target_col"),
+        ),
+        OptionSpec(
+            "features_to_drop",
+            "columns",
+            "Columns of the query that are not learnt from, such as numbers that only name a row.",
+        ),
+        OptionSpec(
+            "datetime_attribs",
+            "columns",
+            "Columns of text that hold dates or times; columns of type DATE or TIMESTAMP are known as such.",
+        ),
+        OptionSpec(
+            "impute_type",
+            "choice",
+            "What a missing number is taken for: 'simple' takes the column's mean, 'iterative' predicts it "
+            "from the other numbers of the row. That it was missing is learnt from either way.",
+            default="simple",
+            choices=("simple", "iterative"),
+        ),
+        OptionSpec(
+            "outlier_method",
+            "choice",
+            "Leave rows out of the training that are far from all others: 'knn' by the distance to their "
+            "neighbours (local outlier factor), 'iso' by isolation forest, 'pca' by what a projection on the "
+            "main axes loses.",
+            choices=("knn", "iso", "pca"),
+        ),
+        OptionSpec(
+            "time_left_for_this_task",
+            "integer",
+            "Seconds after which no new setting is tried; the one that is being tried is brought to its end.",
+            default=300,
+            aliases=("time_budget",),
+            minimum=1,
+            maximum=7 * 24 * 3600,
+        ),
+        OptionSpec(
+            "max_trials",
+            "integer",
+            "Settings to try. Where the time suffices for all of them, the same rows give the same model.",
+            default=40,
+            aliases=("num_trials",),
+            minimum=1,
+            maximum=10_000,
+        ),
+        replace(
+            kept["eval_fraction"],
+            doc=kept["eval_fraction"].doc.replace(", stratified by label,", "")
+            if regression
+            else kept["eval_fraction"].doc,
+        ),
+        replace(kept["seed"], doc="Seed of the hold-out, the search and the models."),
+        *(() if regression else (_CLASS_WEIGHT,)),
+        _OVERWRITE_MODEL,
+        _SCHEDULE,
+        replace(
+            kept["promote_if"],
+            doc=f"Condition under which the new version becomes the champion: comparisons of {measures} "
+            f"with a number or with champion (+ or - a number), joined by AND; '{usual}' where "
+            "only evaluate_on is given.",
+        ),
+        replace(
+            kept["evaluate_on"],
+            doc="Table on whose rows the new version and the champion are both measured, with the columns of "
+            "the query; without it, on the rows that this training holds out.",
+        ),
+        _STRICT,
+    )
+
+
+_PREDICTION = (
+    replace(_TEXT_COL, doc="The column that holds the text; models of tables find their columns by name."),
     OptionSpec("result_col", "column", "Name of the column with the predicted label.", default="predicted"),
     _BATCH_SIZE_ENGINE,
     OptionSpec(
@@ -335,6 +479,8 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         ),
     ),
     "BUILD MODEL": _TRAINING,
+    "BUILD BASE MODEL": _PRETRAINING,
+    **{build_kind(base): _table_training(task) for base, task in TABLE_BASES.items()},
     "FIT MODEL": _TRAINING,
     "PREDICT": (
         *_PREDICTION,

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from thano_assets.errors import InvalidOption, SyntaxProblem, UnsupportedStatement, nearest
-from thano_assets.sql.base_names import is_media_base
+from thano_assets.errors import (
+    InvalidOption,
+    SyntaxProblem,
+    UnknownBaseModel,
+    UnsupportedStatement,
+    nearest,
+)
+from thano_assets.sql.base_names import TABLE_BASES, build_kind, is_media_base
 from thano_assets.sql.cursor import Cursor
 from thano_assets.sql.grammar import (
     FIRST_WORDS,
@@ -205,6 +211,12 @@ class _Parser(QueryReader, Cursor):
                 f"{base} is not a base model for text.",
                 hint=f"{MEDIA_REFUSAL} LIST THANOSQL MODEL shows those it has.",
             ).at(self.source, base_span.start, len(base_span))
+        meant = next((name for name in TABLE_BASES if name.casefold() == base.casefold()), base)
+        if meant != base and not base_quoted:  # its options would be looked up among those of texts
+            raise UnknownBaseModel(f"There is no base model {base}.", hint=f"Did you mean {meant}?").at(
+                self.source, base_span.start, len(base_span)
+            )
+        kind = build_kind(base)
         options = self.options(kind)
         query = self._as_query(kind, options)
         return BuildModel(

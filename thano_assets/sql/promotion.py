@@ -16,16 +16,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from thano_assets.errors import InvalidOption, did_you_mean
+from thano_assets.sql.base_names import build_kind
 from thano_assets.sql.options import Options
 
 #: What a condition may compare, in the words of the result; ``log_loss`` is another name of ``loss``.
 METRICS = ("accuracy", "f1_macro", "precision_macro", "recall_macro", "loss", "roc_auc")
+#: The same for models that predict numbers.
+REGRESSION_METRICS = ("mae", "rmse", "r2")
 #: What counts where only ``evaluate_on`` is given.
 DEFAULT_CONDITION = "f1_macro >= champion"
+REGRESSION_CONDITION = "rmse <= champion"
 
 _ALIASES = {"log_loss": "loss"}
 _CHAMPION = "champion"
 _EXAMPLE = f"Write for example '{DEFAULT_CONDITION}' or 'accuracy >= 0.9 AND loss <= champion + 0.01'."
+_REGRESSION_EXAMPLE = f"Write for example '{REGRESSION_CONDITION}' or 'r2 >= 0.8 AND mae <= champion + 0.5'."
+_REGRESSION = build_kind("AutomlRegressor")
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)"
     r"|(?P<word>[^\W\d]\w*)|(?P<sign>>=|<=|>|<|=|\+|-))"
@@ -106,7 +112,9 @@ def condition_of(options: Options) -> Condition | None:
     given = options.get("promote_if")
     if given is None and options.get("evaluate_on") is None:
         return None
-    return read_condition(str(given or DEFAULT_CONDITION))
+    regression = options.kind == _REGRESSION
+    usual = REGRESSION_CONDITION if regression else DEFAULT_CONDITION
+    return read_condition(str(given or usual), regression=regression)
 
 
 def check_promotion(options: Options, source: str) -> None:
@@ -127,7 +135,7 @@ def check_promotion(options: Options, source: str) -> None:
     # Inside quotes the value stands as it is written, unless quotes are doubled in it.
     inner = place.start + 1 if source[place.start + 1 : place.end - 1] == given else None
     try:
-        _Reader(given).condition()
+        _Reader(given, regression=options.kind == _REGRESSION).condition()
     except _Misread as error:
         if inner is None:
             raise error.problem.at(source, place.start, len(place)) from None
@@ -147,21 +155,24 @@ class _Misread(Exception):  # noqa: N818 - a place inside the condition, before 
         self.length = max(1, length)
 
 
-def read_condition(text: str) -> Condition:
-    """The condition that ``text`` states.
+def read_condition(text: str, *, regression: bool = False) -> Condition:
+    """The condition that ``text`` states, of a model that predicts classes or, with ``regression``, numbers.
 
     Raises:
         InvalidOption: it is not of the grammar, or names a metric that is not computed.
     """
     try:
-        return _Reader(text).condition()
+        return _Reader(text, regression=regression).condition()
     except _Misread as error:
         raise error.problem from None
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, regression: bool) -> None:
         self.text = text
+        self.metrics = REGRESSION_METRICS if regression else METRICS
+        self.aliases = {} if regression else _ALIASES
+        self.example = _REGRESSION_EXAMPLE if regression else _EXAMPLE
         self.tokens: list[tuple[str, str, int]] = []  # kind, text, offset
         self.position = 0
         offset, end = 0, len(text.rstrip())
@@ -169,7 +180,7 @@ class _Reader:
             match = _TOKEN.match(text, offset)
             if match is None or match.lastgroup is None:
                 start = offset + len(text[offset:]) - len(text[offset:].lstrip())
-                raise _Misread(f"promote_if cannot hold {text[start]}.", _EXAMPLE, start, 1)
+                raise _Misread(f"promote_if cannot hold {text[start]}.", self.example, start, 1)
             self.tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
             offset = match.end()
 
@@ -188,11 +199,11 @@ class _Reader:
         kind, word, offset = self.token()
         if kind != "word" or word.upper() in ("AND", "OR"):
             raise self.expected("a metric")
-        metric = _ALIASES.get(word.casefold(), word.casefold())
-        if metric not in METRICS:
+        metric = self.aliases.get(word.casefold(), word.casefold())
+        if metric not in self.metrics:
             raise _Misread(
                 f"promote_if names {word}, which is not a metric.",
-                did_you_mean(word, (*METRICS, *_ALIASES), "metrics"),
+                did_you_mean(word, (*self.metrics, *self.aliases), "metrics"),
                 offset,
                 len(word),
             )
@@ -239,4 +250,4 @@ class _Reader:
         _, text, offset = self.token()
         # At the end the caret stands under the last character.
         at = offset if text else max(0, offset - 1)
-        return _Misread(message, _EXAMPLE, at, len(text))
+        return _Misread(message, self.example, at, len(text))

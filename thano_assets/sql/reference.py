@@ -14,7 +14,7 @@ from typing import Any
 from thano_assets.sql.grammar import STATEMENT_SPECS
 from thano_assets.sql.options import OPTION_SPECS, OptionSpec
 
-_BLOCK = re.compile(r"(<!-- begin (?P<kind>[A-Z ]+) -->\n).*?(<!-- end (?P=kind) -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- begin (?P<kind>[A-Za-z ]+) -->\n).*?(<!-- end (?P=kind) -->)", re.DOTALL)
 
 
 def statement_section(kind: str) -> str:

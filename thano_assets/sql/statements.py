@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 from thano_assets.errors import line_and_column
+from thano_assets.sql.base_names import TABLE_BASES
+from thano_assets.sql.objectives import BASE_KIND
 from thano_assets.sql.options import Options
 from thano_assets.sql.source import Span
 
@@ -79,7 +81,7 @@ class Statement:
 
     @property
     def option_kind(self) -> str:
-        """The key of ``OPTION_SPECS`` and of the grammar; finer than ``kind`` for SEARCH and GET THANOSQL."""
+        """The key of ``OPTION_SPECS`` and of the grammar; finer than ``kind`` for some."""
         return self.kind
 
     def canonical(self) -> str:
@@ -288,7 +290,10 @@ class DropTable(Statement):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildModel(Statement):
-    """``BUILD MODEL name USING base AS query``; a quoted ``base`` may be a hub id or a folder."""
+    """``BUILD MODEL name USING base AS query``; a quoted ``base`` may be a hub id or a folder.
+
+    Its options are those of a base model where the objective makes one.
+    """
 
     kind: ClassVar[str] = "BUILD MODEL"
     name: str
@@ -297,6 +302,20 @@ class BuildModel(Statement):
     base_span: Span
     base_quoted: bool
     query: Query
+
+    @property
+    def option_kind(self) -> str:
+        return self.options.kind
+
+    @property
+    def pretrains(self) -> bool:
+        """Whether it makes a base model, not a classifier."""
+        return self.options.kind == BASE_KIND
+
+    @property
+    def task(self) -> str | None:
+        """What a model of tables predicts: ``classification`` or ``regression``; ``None`` of text models."""
+        return TABLE_BASES.get(self.base)
 
 
 @dataclass(frozen=True, kw_only=True)

