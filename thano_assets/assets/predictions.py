@@ -9,7 +9,7 @@ from thano_assets.assets import explanations
 from thano_assets.assets.readings import TextReading, asked_columns, dates_not_read, truth_column
 from thano_assets.assets.relations import refuse_column, staged
 from thano_assets.assets.runtime import Outcome, Runtime
-from thano_assets.assets.scoring import answering_version, said
+from thano_assets.assets.scoring import answering_version, roomy, said
 from thano_assets.assets.tables import replace_from_stage
 from thano_assets.graph import Node
 from thano_assets.resources.warehouse import literal, quote
@@ -67,7 +67,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         refuse_column(stage.columns, predict, added)
         relation = said(stage, reading, version, value("batch_size"), runtime, kept)
         with stage.connection.cursor() as cursor:
-            cursor.execute(_labelled(relation, version))
+            roomy(cursor, lambda: cursor.execute(_labelled(relation, version)))
             unanswered, right, off = _counts(cursor, truth.name if truth else None, version)
             spoilt = dates_not_read("rows", reading)
             not_dates = cursor.execute(spoilt).fetchall() if spoilt else []

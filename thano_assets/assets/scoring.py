@@ -7,7 +7,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from thano_assets.assets import table_answers
 from thano_assets.assets.answers import Answers, has_text, text_key
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from thano_assets.resources.model_version import ModelVersion
     from thano_assets.resources.workspace import Workspace
 
+T = TypeVar("T")
+
 #: Texts that are read, sorted by length and answered at a time.
 WINDOW = 4096
 # Answers are written when there are so many of them (in probabilities, or texts) or so many seconds of work
@@ -36,9 +38,11 @@ WINDOW = 4096
 _KEEP_EVERY_VALUES = 4_000_000
 _KEEP_EVERY_TEXTS = 100_000
 _KEEP_EVERY_SECONDS = 30.0
-# What DuckDB may hold of the staged rows and their answers while a classifier works: so much, and for each of
-# its threads so much and twice the texts that it handles at a time. Where that is much, as always.
-_STAGE_BYTES, _STAGE_PER_THREAD, _STAGE_MOST = 16 * 1024**2, 32 * 1024**2, 512 * 1024**2
+# What DuckDB holds of the staged rows and their answers while a classifier works: so much, and for each of
+# its threads so much and twice the texts that it handles at a time. What needs more gets it, see roomy().
+_STAGE_BYTES, _STAGE_PER_THREAD = 16 * 1024**2, 32 * 1024**2
+_STAGE_MOST = 512 * 1024**2  # beyond it memory is what DuckDB usually takes
+_DOUBLINGS = 6
 _VECTOR = 2048  # DuckDB's rows at a time
 
 
@@ -137,12 +141,14 @@ def answered(
     with stage.connection.cursor() as cursor:
         if not isinstance(version, Answerer):
             _bound(cursor, column, len(version.classes))
-        cursor.execute(
+        run = lambda sql: roomy(cursor, lambda: cursor.execute(sql))  # noqa: E731
+        run(
             f"CREATE TABLE {keyed} AS SELECT row_number() OVER () AS number, "
             f"CASE WHEN {has_text(column)} THEN {text_key(column)} END AS key FROM rows"
         )
-        answers.recall(cursor, f"SELECT DISTINCT key FROM {keyed} WHERE key IS NOT NULL", known)
-        cursor.execute(
+        wanted = f"SELECT DISTINCT key FROM {keyed} WHERE key IS NOT NULL"
+        roomy(cursor, lambda: answers.recall(cursor, wanted, known))
+        run(
             # As many rows as the stage has: its texts are then read in one pass, and never all held.
             f"CREATE TABLE {unknown} AS SELECT u.key FROM {keyed} k LEFT JOIN "
             f"(SELECT min(number) AS number, key FROM {keyed} ANTI JOIN {known} USING (key) "
@@ -159,7 +165,7 @@ def answered(
             with stage.connection.cursor() as writer:
                 _answer(reader, texts, answerer, writer, known, batch_size, runtime, outcome)
             answers.tidy(runtime.workspace)
-        cut, limit = cursor.execute(
+        cut, limit = run(
             f"SELECT count(*) FILTER (WHERE cut > 0), max(cut) FROM {keyed} JOIN {known} USING (key)"
         ).fetchall()[0]
     outcome.facts |= {"rows through the model": texts, "texts known before": recalled, "texts cut": cut}
@@ -200,6 +206,20 @@ def _bound(cursor: duckdb.DuckDBPyConnection, text: str, classes: int) -> None:
         cursor.execute(f"SET memory_limit = '{bytes_ // 1024}KiB'")
 
 
+def roomy(cursor: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """Do ``work`` on a stage; where it fails for want of memory, again with twice as much."""
+    import duckdb
+
+    for _ in range(_DOUBLINGS):
+        try:
+            return work()
+        except duckdb.OutOfMemoryException:
+            limit = cursor.execute("SELECT current_setting('memory_limit')").fetchall()[0][0]
+            number, unit = str(limit).split()
+            cursor.execute(f"SET memory_limit = '{2 * float(number)}{unit}'")
+    return work()
+
+
 def probabilities(
     stage: Stage,
     reading: Reading,
@@ -220,6 +240,7 @@ def probabilities(
     nothing = ", ".join(classes * ["'nan'"])
     type_ = "DOUBLE[]" if numbers else "FLOAT[]"
     with stage.connection.cursor() as cursor:
+        cursor.execute("RESET memory_limit")
         reader = cursor.sql(
             f"SELECT coalesce(CAST(p AS {type_}), CAST([{nothing}] AS {type_})) AS p "
             f"FROM ({relation}) ORDER BY number"
@@ -309,9 +330,9 @@ def _move(
     import duckdb
 
     try:
-        answers.keep(cursor, fresh)
+        roomy(cursor, lambda: answers.keep(cursor, fresh))
     except (OSError, duckdb.IOException) as error:  # a saving less, not an answer less
         reason = str(error).split("\n")[0]
         outcome.warn(runtime.progress, f"The model's answers could not be kept for later: {reason}")
-    cursor.execute(f"INSERT INTO {known} SELECT * FROM {fresh}")
+    roomy(cursor, lambda: cursor.execute(f"INSERT INTO {known} SELECT * FROM {fresh}"))
     cursor.execute(f"CREATE OR REPLACE TABLE {fresh} AS SELECT * FROM {known} LIMIT 0")
