@@ -141,7 +141,7 @@ def peers(
     seed: int,
     asked: argparse.Namespace,
 ) -> Taken:
-    """Train with ``Trainer`` as its users call it, and judge with ``pipeline``."""
+    """Train with ``Trainer`` as its users call it, and judge with the stock model in float32."""
     from transformers import (
         AutoModelForSequenceClassification,
         AutoTokenizer,
