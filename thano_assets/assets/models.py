@@ -105,8 +105,8 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
         **(made.facts if made is not None else {}),
         "base model": _described(training.base),
         **({"tuned to": version.tags[CHOSEN_TAG]} if CHOSEN_TAG in version.tags else {}),
-        "rows train": _count(version, "thano.rows_train"),
-        "rows eval": _count(version, "thano.rows_eval"),
+        "rows train": version.count("thano.rows_train"),
+        "rows eval": version.count("thano.rows_eval"),
         **{name.replace("_", " "): value for name, value in version.metrics.items()},
         "device": " ".join(filter(None, map(version.tags.get, ("thano.device", "thano.precision")))),
         "seconds": round(time.perf_counter() - started, 1),
@@ -263,18 +263,13 @@ def _params(training: Training) -> dict[str, Any]:
     return {"base": training.base.name, **parameters(training)} | columns
 
 
-def _count(version: ModelVersion, tag: str) -> int:
-    text = version.tags.get(tag, "")
-    return int(text) if text.isdigit() else 0
-
-
 def _summary(version: ModelVersion, known: bool) -> str:
     made = f"model {version.name}: version {version.version}"
     if known:
         made += ", which was trained from the very same before"
     metrics, train, held = (
         version.metrics,
-        *(_count(version, f"thano.rows_{what}") for what in ("train", "eval")),
+        *(version.count(f"thano.rows_{what}") for what in ("train", "eval")),
     )
     if tuned_to := version.tags.get(CHOSEN_TAG):
         made += f", tuned to {tuned_to} (trial {version.tags.get('thano.trials')})"
@@ -302,7 +297,7 @@ def _summary(version: ModelVersion, known: bool) -> str:
 def _searched(version: ModelVersion) -> dict[str, list[Any]]:
     if not version.task:
         return {}
-    return {"learner": [version.tags.get("thano.learner", "")], "trials": [_count(version, "thano.trials")]}
+    return {"learner": [version.tags.get("thano.learner", "")], "trials": [version.count("thano.trials")]}
 
 
 def _result_row(version: ModelVersion, status: str, seconds: float) -> pa.Table:
@@ -317,8 +312,8 @@ def _result_row(version: ModelVersion, status: str, seconds: float) -> pa.Table:
             "model": [version.name],
             "version": [version.version],
             "status": [status],
-            "rows_train": [_count(version, "thano.rows_train")],
-            "rows_eval": [_count(version, "thano.rows_eval")],
+            "rows_train": [version.count("thano.rows_train")],
+            "rows_eval": [version.count("thano.rows_eval")],
             **{name: number(name) for name in _FIGURES[version.task]},
             **_searched(version),
             "seconds": [round(seconds, 1)],

@@ -161,10 +161,10 @@ def materialize(node: Node, statement: BuildModel, runtime: Runtime) -> Outcome:
             "objective": REPLACED_TOKEN_DETECTION,
             "base model": training.base.describe()
             + (f" ({training.base.note})" if training.base.note else ""),
-            "texts train": _count(version, "thano.rows_train"),
-            "texts eval": _count(version, "thano.rows_eval"),
-            "tokens read": _count(version, "thano.tokens"),
-            "tokens of a window": _count(version, "thano.window"),
+            "texts train": version.count("thano.rows_train"),
+            "texts eval": version.count("thano.rows_eval"),
+            "tokens read": version.count("thano.tokens"),
+            "tokens of a window": version.count("thano.window"),
             **{name.replace("_", " "): value for name, value in version.metrics.items()},
             "device": " ".join(filter(None, map(version.tags.get, ("thano.device", "thano.precision")))),
             "seconds": seconds,
@@ -243,20 +243,15 @@ def _result_tags(result: PretrainingResult) -> dict[str, str]:
     }
 
 
-def _count(version: ModelVersion, tag: str) -> int:
-    text = version.tags.get(tag, "")
-    return int(text) if text.isdigit() else 0
-
-
 def _summary(version: ModelVersion, known: bool) -> str:
     made = f"base model {version.name}: version {version.version}"
     if known:
         made += ", which was made from the very same before"
-    read = f"{_count(version, 'thano.tokens'):,} tokens of {_count(version, 'thano.rows_train'):,} texts read"
+    read = f"{version.count('thano.tokens'):,} tokens of {version.count('thano.rows_train'):,} texts read"
     found = version.metrics.get("replaced_f1")
     if found is None:
         return f"{made}, {read}, none held out"
-    held = _count(version, "thano.rows_eval")
+    held = version.count("thano.rows_eval")
     return f"{made}, {read}; F1 of finding replaced tokens {found:.3f} on {held:,} held-out texts"
 
 
@@ -272,9 +267,9 @@ def _result_row(version: ModelVersion, seconds: float) -> pa.Table:
             "model": [version.name],
             "version": [version.version],
             "status": ["registered"],
-            "texts_train": [_count(version, "thano.rows_train")],
-            "texts_eval": [_count(version, "thano.rows_eval")],
-            "tokens": [_count(version, "thano.tokens")],
+            "texts_train": [version.count("thano.rows_train")],
+            "texts_eval": [version.count("thano.rows_eval")],
+            "tokens": [version.count("thano.tokens")],
             "discriminator_loss": number("discriminator_loss"),
             "replaced_f1": number("replaced_f1"),
             "generator_loss": number("generator_loss"),

@@ -45,6 +45,11 @@ class ModelVersion:
         """Whether it is a base model, to train from, and not a classifier."""
         return self.tags.get(OBJECTIVE_TAG) == REPLACED_TOKEN_DETECTION
 
+    def count(self, tag: str) -> int:
+        """The number that a tag holds, such as ``thano.rows_train``; 0 where it holds none."""
+        text = self.tags.get(tag, "")
+        return int(text) if text.isdigit() else 0
+
     @cached_property
     def labels(self) -> dict[str, Any]:
         """``classes``: labels as text in the order of the model's outputs; ``type``: their DuckDB type."""
