@@ -177,6 +177,12 @@ class TrainingDataError(ThanoError):
     default_code = "training-data"
 
 
+class TrainingStopped(ThanoError):  # noqa: N818
+    """A training that ended before its time in another process."""
+
+    default_code = "training-stopped"
+
+
 class ColumnTypeError(ThanoError):
     """A column whose type does not fit its use."""
 

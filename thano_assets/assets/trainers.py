@@ -110,8 +110,10 @@ class TextTrainer:
     def settings(self, statement: BuildModel | FitModel) -> Settings:
         from thano_assets.assets.training import settings_of
         from thano_assets.assets.tuning import tuning_of
+        from thano_assets.learning.launch import wanted_processes
 
         tuning_of(statement)  # says what it cannot search
+        wanted_processes()  # likewise what cannot be launched
         return settings_of(statement)
 
     def columns(self, statement: BuildModel | FitModel) -> dict[str, Any]:

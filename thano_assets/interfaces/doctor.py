@@ -157,7 +157,8 @@ def _device() -> Iterator[Check]:
         return
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        yield Check("device", "ok", "CUDA: " + ", ".join(names))
+        advice = f"THANO_PROCESSES={len(names)} trains a model on all of them." if len(names) > 1 else ""
+        yield Check("device", "ok", "CUDA: " + ", ".join(names), advice)
     elif torch.backends.mps.is_available():
         yield Check("device", "ok", "MPS (Apple)")
     else:

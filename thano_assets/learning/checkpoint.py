@@ -12,6 +12,8 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from .process_group import ProcessGroup
+
 _STATE = "loop.json"
 _CODE = 1  # raised when a checkpoint of the code before can no longer be gone on from
 
@@ -69,14 +71,25 @@ class Checkpoints:
         values: dict[str, Any] = state["values"]
         return values
 
-    def save(self, accelerator: Accelerator, values: dict[str, Any], *, now: bool = False) -> None:
-        """Keep the state if enough time has gone by since the last one, or ``now``."""
-        if self._folder is None or (not now and time.monotonic() - self._last < self._seconds):
+    def save(
+        self, accelerator: Accelerator, group: ProcessGroup, values: dict[str, Any], *, now: bool = False
+    ) -> None:
+        """Keep the state if enough time has gone by since the last one, or ``now``; all processes call it."""
+        if self._folder is None:
+            return
+        due = now or time.monotonic() - self._last >= self._seconds
+        if not group.decided(due):
             return
         temporary, retired = self._folder / "writing", self._folder / "before"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        if group.leads:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        group.wait()
         accelerator.save_state(str(temporary))
+        group.wait()
+        self._last = time.monotonic()
+        if not group.leads:
+            return
         (temporary / _STATE).write_text(
             json.dumps({"identity": self._identity, "values": values}), encoding="utf-8"
         )
@@ -85,7 +98,6 @@ class Checkpoints:
             self._current.rename(retired)
         temporary.rename(self._current)
         shutil.rmtree(retired, ignore_errors=True)
-        self._last = time.monotonic()
 
     def clear(self) -> None:
         """Remove what is kept."""

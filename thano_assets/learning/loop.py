@@ -17,6 +17,7 @@ from .checkpoint import Checkpoints
 from .device import autocast, token_budget
 from .encode import shuffled_batches
 from .optim import BestWeights, Gradients, WeightAverage, gradients_by_row, parameter_groups, rate_factor
+from .process_group import ProcessGroup
 from .recipes import Recipe
 from .settings import TrainingSettings
 
@@ -66,6 +67,7 @@ def fit(
     recipe: Recipe,
     settings: TrainingSettings,
     accelerator: Accelerator,
+    group: ProcessGroup,
     *,
     precision: str,
     checkpoints: Checkpoints,
@@ -82,6 +84,7 @@ def fit(
         recipe: how fast.
         settings: epochs, batch size, seed, early stopping.
         accelerator: device, backward pass, clipping and the state to keep.
+        group: the processes that the rows of each batch are dealt out to.
         precision: ``'bf16'`` or ``'fp32'``.
         checkpoints: where states are kept.
         progress: is told about every step.
@@ -99,6 +102,7 @@ def fit(
     prepared = accelerator.prepare(optimizer)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = Gradients(trained)
+    group.same_weights(trained)
     average, best = WeightAverage(trained), BestWeights(trained)
     accelerator.register_for_checkpointing(schedule, average, best)
     loss_of = torch.nn.CrossEntropyLoss(weight=rows.weights)
@@ -117,7 +121,7 @@ def fit(
     if state.step:
         progress.message(f"Going on from step {state.step:,} of {total:,}")
     with (
-        gradients_by_row(model, accelerator.device.type == "cpu" and accelerator.num_processes == 1),
+        gradients_by_row(model, accelerator.device.type == "cpu" and group.size == 1),
         progress.task("Training", total=len(rows.chosen) * settings.epochs) as task,
     ):
         epoch = state.step // steps_an_epoch
@@ -133,7 +137,7 @@ def fit(
             for batch in batches[state.step - epoch * steps_an_epoch :]:
                 chosen = rows.chosen[batch]
                 loss = 0.0
-                for part, share in _parts(chosen, rows, truth, budget):
+                for part, share in _parts(chosen, group.share(chosen), rows, truth, budget):
                     with autocast(accelerator.device, precision):
                         logits = forward(part)
                     target = truth[torch.from_numpy(part)].to(logits.device)
@@ -141,6 +145,7 @@ def fit(
                     accelerator.backward(piece)
                     loss += float(piece.detach())
                 accelerator.unscale_gradients()
+                group.add_gradients(trained)
                 gradients.clip(recipe.clip)
                 prepared.step()
                 rate = float(max(schedule.get_last_lr()))
@@ -149,7 +154,7 @@ def fit(
                 state.step += 1
                 if state.step > averaged_from:
                     average.update()
-                state.losses.append(loss)
+                state.losses.append(float(group.add(np.array([loss]))[0]) if group.size > 1 else loss)
                 seen += len(chosen)
                 recent = float(np.mean(state.losses[-every:]))
                 speed = seen / max(time.monotonic() - clock, 1e-9)
@@ -157,7 +162,7 @@ def fit(
                 if state.step % every == 0 or state.step == total:
                     note({"loss": recent, "learning_rate": rate, "rows_per_second": speed})
                 if state.step % steps_an_epoch:
-                    checkpoints.save(accelerator, vars(state))
+                    checkpoints.save(accelerator, group, vars(state))
             epoch += 1
             if epoch == settings.epochs:
                 average.apply()
@@ -173,7 +178,7 @@ def fit(
                     else:
                         state.bad_epochs += 1
             if epoch < settings.epochs:
-                checkpoints.save(accelerator, vars(state), now=True)
+                checkpoints.save(accelerator, group, vars(state), now=True)
     if settings.early_stopping:
         best.apply()
         if state.step < total:
@@ -182,25 +187,30 @@ def fit(
 
 
 def _parts(
-    chosen: np.ndarray, rows: Rows, truth: torch.Tensor, budget: int
+    batch: np.ndarray, mine: np.ndarray, rows: Rows, truth: torch.Tensor, budget: int
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """A batch in parts of at most ``budget`` padded tokens, each with its share of the batch's mean loss.
+    """This process's rows of a batch in parts of at most ``budget`` padded tokens, each with its share of the
+    batch's mean loss.
 
     The gradient of the whole is the sum of the parts', and the memory of a step that of one part, however
     large the batch.
     """
-    size = max(1, budget // int(rows.lengths[chosen].max()))
-    if size >= len(chosen):
-        yield chosen, 1.0
+    if not len(mine):
         return
-    weigh = (
-        torch.ones(len(chosen))
-        if rows.weights is None
-        else rows.weights.cpu()[truth[torch.from_numpy(chosen)]]
-    )
-    for start in range(0, len(chosen), size):
-        part = slice(start, start + size)
-        yield chosen[part], float(weigh[part].sum() / weigh.sum())
+    size = max(1, budget // int(rows.lengths[mine].max()))
+    if len(mine) == len(batch) <= size:
+        yield batch, 1.0
+        return
+
+    def weight(some: np.ndarray) -> torch.Tensor:
+        if rows.weights is None:
+            return torch.tensor(float(len(some)))
+        return rows.weights.cpu()[truth[torch.from_numpy(some)]].sum()
+
+    whole = weight(batch)
+    for start in range(0, len(mine), size):
+        part = mine[start : start + size]
+        yield part, float(weight(part) / whole)
 
 
 def _stopped(state: LoopState, settings: TrainingSettings) -> bool:

@@ -35,6 +35,7 @@ from .checkpoint import Checkpoints, training_identity
 from .encode import Encoder, limit, padded, shuffled_batches
 from .loop import OnMetrics
 from .optim import rate_factor
+from .process_group import ProcessGroup
 from .quiet import quiet_transformers
 from .recipes import Recipe
 from .settings import PRETRAINING_VERSION, PretrainingSettings
@@ -448,7 +449,7 @@ class _Pretraining:
                         }
                         state.history.append({"step": state.step} | point)
                         on_metrics(point, state.step)
-                    checkpoints.save(accelerator, vars(state))
+                    checkpoints.save(accelerator, ProcessGroup(accelerator), vars(state))
         accelerator.free_memory()
         return state
 

@@ -30,8 +30,10 @@ from .first_token import trained_by_first_token
 from .frozen import SharedFeatures, frozen_features, head_only
 from .holdout import hold_out
 from .infer import batch_tensors, logits_by_batch, softmax
+from .launch import run_in_processes, wanted_processes
 from .loop import OnMetrics, Rows, balanced_weights, fit
 from .metrics import class_indices, confusion, scores
+from .process_group import ProcessGroup
 from .quiet import quiet_transformers
 from .recipes import Recipe, recipe_for
 from .settings import CODE_VERSION, TrainingSettings
@@ -117,16 +119,43 @@ def train(
 
     Raises:
         TrainingDataError: too few rows or classes to train on.
+        TrainingStopped: one of several processes that shared the work ended before its time.
     """
-    started = time.monotonic()
     rows = texts.to_pylist() if isinstance(texts, (pa.ChunkedArray, pa.Array)) else list(texts)
-    truth = _checked(rows, labels, classes)
-    with quiet_transformers(), torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        job = _Training(
-            rows, list(labels), truth, list(classes), base, settings, progress, init_dir, features
-        )
-        return job.run(output_dir, checkpoint_dir, on_metrics or (lambda figures, step: None), started)
+    job = TrainingJob(rows, list(labels), list(classes), base, settings, output_dir, checkpoint_dir, init_dir)
+    job.check()
+    on_metrics = on_metrics or (lambda figures, step: None)
+    if settings.train == "full" and (processes := wanted_processes()) > 1:
+        return run_in_processes(job, processes, progress, on_metrics)
+    return job.run(progress, on_metrics, features)
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """The arguments of :func:`train`, fit to be handed to other processes."""
+
+    texts: list[str]
+    labels: Sequence[str]
+    classes: list[str]
+    base: ResolvedBase
+    settings: TrainingSettings
+    output_dir: Path | None
+    checkpoint_dir: Path | None
+    init_dir: Path | None
+
+    def check(self) -> None:
+        """See :func:`train`."""
+        _checked(self.texts, self.labels, self.classes)
+
+    def run(
+        self, progress: Progress, on_metrics: OnMetrics, features: SharedFeatures | None = None
+    ) -> TrainingResult:
+        """Train in this process, which may be one of several that do so together."""
+        started = time.monotonic()
+        with quiet_transformers(), torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            training = _Training(self, progress, features)
+            return training.run(self.output_dir, self.checkpoint_dir, on_metrics, started)
 
 
 def recipe_and_encoder(
@@ -170,27 +199,19 @@ def _checked(texts: Sequence[str], labels: Sequence[str], classes: Sequence[str]
 class _Training:
     """One training: its rows, model and judge."""
 
-    def __init__(
-        self,
-        texts: list[str],
-        labels: list[str],
-        truth: np.ndarray,
-        classes: list[str],
-        base: ResolvedBase,
-        settings: TrainingSettings,
-        progress: Progress,
-        init_dir: Path | None,
-        features: SharedFeatures | None,
-    ) -> None:
-        self.texts, self.labels, self.truth, self.classes = texts, labels, truth, classes
-        self.base, self.settings, self.progress = base, settings, progress
-        self.init_dir, self.features = init_dir, features or SharedFeatures()
-        self.source = init_dir or base.folder(progress)
-        self.recipe, self.encoder, _ = recipe_and_encoder(base, settings, init_dir, progress)
+    def __init__(self, job: TrainingJob, progress: Progress, features: SharedFeatures | None) -> None:
+        self.texts, self.labels, self.classes = job.texts, job.labels, job.classes
+        self.truth = class_indices(job.labels, job.classes)
+        self.base, self.settings, self.progress = job.base, job.settings, progress
+        self.init_dir, self.features = job.init_dir, features or SharedFeatures()
+        self.source = job.init_dir or job.base.folder(progress)
+        self.recipe, self.encoder, _ = recipe_and_encoder(job.base, job.settings, job.init_dir, progress)
         self.tokenizer = self.encoder.tokenizer
-        self.train_rows, self.eval_rows = hold_out(truth, settings.eval_fraction, settings.seed)
+        self.train_rows, self.eval_rows = hold_out(self.truth, job.settings.eval_fraction, job.settings.seed)
         self.precision = places.precision(places.device())
         self.accelerator = Accelerator()
+        self.group = ProcessGroup(self.accelerator)
+        self.place = self.group.describe(places.describe(self.accelerator.device))
 
     def run(
         self, output_dir: Path | None, checkpoint_dir: Path | None, on_metrics: OnMetrics, started: float
@@ -199,7 +220,7 @@ class _Training:
         recipe, settings, accelerator = self.recipe, self.settings, self.accelerator
         self.progress.message(
             f"{self.base.describe()}; {len(self.train_rows):,} rows to train on, "
-            f"{len(self.eval_rows):,} held out; {places.describe(accelerator.device)}, {self.precision}"
+            f"{len(self.eval_rows):,} held out; {self.place}, {self.precision}"
         )
         encoded = self._encode()
         model = self._load_model().to(accelerator.device)
@@ -227,6 +248,7 @@ class _Training:
                 recipe,
                 settings,
                 accelerator,
+                self.group,
                 precision=self.precision,
                 checkpoints=checkpoints,
                 progress=self.progress,
@@ -237,7 +259,10 @@ class _Training:
                 judge()  # of the weights that are kept, which need not be the last epoch's
             return history
 
-        prepared = accelerator.prepare(model)
+        # For evaluation, to Accelerate: it is the group that adds up gradients.
+        prepared = accelerator.prepare_model(model, evaluation_mode=True)
+        if self.group.size > 1:
+            torch.manual_seed(settings.seed + self.group.rank)  # each drops out other units
         try:
             if settings.train == "head":
                 features = self.features.get(
@@ -259,10 +284,11 @@ class _Training:
             model = accelerator.unwrap_model(prepared)
             accelerator.free_memory()
         metrics, table = self._figures(judged[-1] if judged else None, history)
-        baseline, majority = self._baselines()
-        if output_dir is not None:
-            self._save(model, output_dir)
-        checkpoints.clear()
+        baseline, majority = self._baselines() if self.group.leads else (None, None)
+        if self.group.leads:
+            if output_dir is not None:
+                self._save(model, output_dir)
+            checkpoints.clear()
         return TrainingResult(
             model_dir=output_dir or Path(),
             classes=self.classes,
@@ -277,7 +303,7 @@ class _Training:
             truncated=encoded.truncated,
             max_length=self.encoder.max_length,
             seconds=time.monotonic() - started,
-            device=places.describe(accelerator.device),
+            device=self.place,
             precision=self.precision,
             settings=settings.as_dict()
             | recipe.as_dict()
@@ -344,11 +370,12 @@ class _Training:
 
     def _predict(self, model: Any, encoded: Encoded) -> np.ndarray:
         """Probabilities of the held-out rows, shape (M, C)."""
-        held = encoded.take(self.eval_rows)
-        logits = np.empty((len(self.eval_rows), len(self.classes)), dtype=np.float32)
+        mine = self.group.share(np.arange(len(self.eval_rows)))
+        held = encoded.take(self.eval_rows[mine])
+        logits = np.zeros((len(self.eval_rows), len(self.classes)), dtype=np.float32)
         for rows, found in logits_by_batch(model, held, self.encoder.pad_id, autocast=self._autocast):
-            logits[rows] = found
-        return softmax(logits)
+            logits[mine[rows]] = found
+        return softmax(self.group.add(logits))
 
     def _predict_frozen(self, model: Any, forward: Callable[[np.ndarray], torch.Tensor]) -> np.ndarray:
         model.eval()

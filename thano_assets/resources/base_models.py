@@ -17,7 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -127,6 +128,18 @@ class ResolvedBase:
             BaseModelUnavailable: a download broke off.
         """
         return self._folder(progress)
+
+    def fetched(self, progress: Progress = SILENT) -> ResolvedBase:
+        """The same base with its folder at hand, fit to be handed to another process.
+
+        Raises:
+            BaseModelUnavailable: as :meth:`folder`.
+        """
+        return replace(self, _folder=partial(_at_hand, self.folder(progress)))
+
+
+def _at_hand(folder: Path, _progress: Progress) -> Path:
+    return folder
 
 
 def identity_of_model(revision: str) -> str:
