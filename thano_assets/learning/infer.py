@@ -10,6 +10,7 @@ import torch
 
 from .device import token_budget
 from .encode import Encoded, budgeted_batches, packed_batches, padded
+from .threads import in_threads, workers
 
 # Widths of short batches, whose padding costs most, are multiples of fewer tokens than those of training.
 _NARROW, _NARROW_UP_TO = 8, 64
@@ -47,11 +48,20 @@ def logits_by_batch(
     """
     model.eval()
     place = next(model.parameters()).device
-    batches = packed_batches if getattr(model, "packs", False) else budgeted_batches
-    for rows in batches(encoded.lengths, token_budget(place), most_rows):
+    lengths, budget = encoded.lengths, token_budget(place)
+
+    def answered(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.inference_mode(), autocast():
             found = model(**batch_tensors(encoded, rows, pad_id, place, narrow=True))
-        yield rows, getattr(found, "logits", found).float().cpu().numpy()
+        return rows, getattr(found, "logits", found).float().cpu().numpy()
+
+    if not getattr(model, "packs", False):
+        yield from map(answered, budgeted_batches(lengths, budget, most_rows))
+    elif workers() == 1 or len(lengths) == 1:
+        yield from map(answered, packed_batches(lengths, budget, most_rows))
+    else:  # few texts are dealt out evenly
+        budget = min(budget, -(-int(lengths.sum()) // workers()))
+        yield from in_threads(answered, packed_batches(lengths, budget, most_rows))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

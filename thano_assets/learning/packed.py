@@ -88,14 +88,18 @@ def _attend(
         for part in products[rows].split(width, dim=1)
     )
     held = scores[: count * heads * length * length].view(count * heads, length, length)
-    torch.bmm(query, key.transpose(1, 2), out=held)
+    # Keys that lie between queries and values slow the product more than a copy of them costs.
+    torch.bmm(query, key.contiguous().transpose(1, 2), out=held)
     if stable:
         held.sub_(held.amax(dim=-1, keepdim=True))
     held.exp2_()
     total = held.sum(dim=-1, dtype=torch.float32)
     sums[rows].view(count, length, heads).copy_(total.view(count, heads, length).transpose(1, 2))
-    found = torch.bmm(held, value)
-    out[rows].view(count, length, heads, size).copy_(found.view(count, heads, length, size).transpose(1, 2))
+    places = out[rows].view(count, length, heads, size).transpose(1, 2)
+    if count == 1:
+        torch.bmm(held, value, out=places[0])
+    else:
+        places.copy_(torch.bmm(held, value).view(count, heads, length, size))
 
 
 def first_token_attention(
