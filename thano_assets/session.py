@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from thano_assets import progress as progress_module
-from thano_assets.binding import check_names, check_served, parts, preflight
-from thano_assets.catalog import catalog_of, entry_of
+from thano_assets.binding import check_served, parts
+from thano_assets.catalog import Catalog, catalog_of, entry_of
 from thano_assets.catalog.entries import nested_names
 from thano_assets.errors import ThanoError, UnknownDataset, did_you_mean
-from thano_assets.graph import Action, Mode, NodeKind, Record
+from thano_assets.graph import Action, Mode, Record
 from thano_assets.graph.build import Key
+from thano_assets.materialization import make, tell_user_interface, unchanged
 from thano_assets.progress import Progress
 from thano_assets.results import Result, counted
 from thano_assets.sql import parse
@@ -43,10 +44,8 @@ from thano_assets.sql.statements import (
 )
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from thano_assets.assets.runner import Runner
-    from thano_assets.assets.runtime import Outcome, Runtime
+    from thano_assets.assets.runtime import Runtime
     from thano_assets.resources.workspace import Workspace
     from thano_assets.scripts import ScriptPlanner, Step
 
@@ -197,12 +196,11 @@ class Session:
             case DropTable() | DeleteModel(version=None):
                 from thano_assets import removal
 
-                there = (self._runtime, self._open_runner, self.catalog)
                 if isinstance(statement, DropTable):
-                    result = removal.drop_table(statement, *there)
+                    result = removal.drop_table(statement, *self._there)
                 else:
-                    result = removal.delete_model(statement, *there)
-                self._tell_user_interface()
+                    result = removal.delete_model(statement, *self._there)
+                tell_user_interface(self.workspace)
                 return result
             case ShowCreate():
                 return self._show_create(statement)
@@ -242,7 +240,7 @@ class Session:
                     result = expectations.expect(statement, self._runtime, self._open_runner(), self.catalog)
                 else:
                     result = expectations.drop(statement, self._runtime, self._open_runner(), self.catalog)
-                self._tell_user_interface()
+                tell_user_interface(self.workspace)
                 return result
             case GetThanosql(what="DATASET"):
                 return self._get_dataset(statement)
@@ -253,33 +251,13 @@ class Session:
     def _step(self, step: Step) -> Result:
         statement = step.statement
         if not step.runs:
-            return self._unchanged(step)
+            return unchanged(step, *self._there)
         if step.bound is None:
             return self._dispatch(statement)
         if isinstance(statement, QueryStatement):
             made = any(planned.made for planned in step.planned)
-            return self._query(statement, self._make(step) if made else None)
-        return self._in_turn(statement, lambda: self._make(step))
-
-    def _unchanged(self, step: Step) -> Result:
-        """The answer to a statement of a script that has nothing to do."""
-        statement = step.statement
-        if step.superseded_by is not None and step.bound is not None and not step.again:
-            check_names(step.bound, self._runtime)  # the statement that takes its place does not ask
-        reasons = dict.fromkeys(one.reason for one in step.planned if one.node.key in step.own)
-        result = Result(statement.kind, statement.text, "; ".join(reasons) or step.reason or "unchanged")
-        if step.bound is not None and step.superseded_by is None:
-            record = self._open_runner().records(step.bound.targets[-1:]).get(step.bound.targets[-1])
-            if record is not None:
-                result.summary += f" since {record.time.astimezone():%Y-%m-%d %H:%M}"
-        if step.superseded_by is None and step.bound is not None:
-            for entry in step.bound.entries:
-                # A new schedule, or another layout of the same statement: nothing to make, yet to be kept.
-                known = self.catalog.get(entry.kind, entry.name)
-                if known is not None and known.text != entry.text:
-                    self.catalog.put(entry)
-                    self._tell_user_interface()
-        return result
+            return self._query(statement, make(step, *self._there) if made else None)
+        return self._in_turn(statement, lambda: make(step, *self._there))
 
     def _query(self, statement: QueryStatement, made: Result | None = None) -> Result:
         from thano_assets.assets.relations import located, prepare
@@ -305,7 +283,7 @@ class Session:
     def _materialize(self, statement: Statement) -> Result:
         """Make what the statement defines, whatever its state, and what is missing behind it."""
         return self._in_turn(
-            statement, lambda: self._make(self._steps([statement], Mode.BY_HAND, explain=False)[0])
+            statement, lambda: make(self._steps([statement], Mode.BY_HAND, explain=False)[0], *self._there)
         )
 
     def _in_turn(self, statement: Statement, work: Callable[[], Result]) -> Result:
@@ -318,92 +296,6 @@ class Session:
             return work()
         with self.workspace.lock("table-" + re.sub(r"\W", "_", own.name.casefold())):
             return work()
-
-    def _make(self, step: Step) -> Result:
-        """Materialize what the step plans, in one Dagster run."""
-        from thano_assets.assets.observation import with_base
-
-        bound, statement = step.bound, step.statement
-        assert bound is not None
-        preflight(bound, self._runtime, again=step.again)
-        self._refuse_broken(step)
-        runner = self._open_runner()
-        self._tell_of_promotions(step)
-        nodes = [
-            with_base(planned.node, self.workspace) if planned.made else planned.node
-            for planned in step.planned
-        ]
-        made = [node for node, planned in zip(nodes, step.planned, strict=True) if planned.made]
-        tags = {"thano/statement": statement.kind.replace(" ", "_")}
-        if step.incremental:
-            tags["thano/incremental"] = "true"
-        outcomes: dict[Key, Outcome] = {}
-        try:
-            run_id = runner.run(made, nodes, tags, outcomes, expectations=bound.graph.expectations)
-        finally:
-            # A statement is kept once its assets are there. After a kill in between, running it again is
-            # right: for an append too, whose rows are not in the definition yet.
-            for entry in bound.entries:
-                wanted = {node.key for node in made if node.entry == entry}
-                if wanted and wanted <= outcomes.keys():
-                    self.catalog.put(entry)
-        self._tell_user_interface()
-        broken = [check for one in outcomes.values() for check in one.checks if not check.passed]
-        told = [text for one in outcomes.values() for text in one.warnings]
-        result = Result(
-            statement.kind,
-            statement.text,
-            warnings=[*told, *(one.description for one in broken if one.description not in told)],
-            run_id=run_id,
-            assets=["/".join(node.key) for node in made],
-        )
-        target = bound.targets[-1]
-        outcome = outcomes.get(target)
-        if outcome is None:  # only what it reads was out of date
-            result.summary = f"{counted(len(made), 'asset')} made again"
-            return result
-        node = bound.graph.nodes[target]
-        result.summary, result.mlflow_run_id = outcome.summary, outcome.mlflow_run_id
-        result.rows = outcome.result
-        if node.entry.kind.is_relation:
-            result.kept_as, result.row_count = node.name, outcome.rows
-            if outcome.result is None:
-                result.load = lambda count: self._rows(node.name, count)
-        if result.rows is not None:
-            result.row_count = result.rows.num_rows
-        return result
-
-    def _refuse_broken(self, step: Step) -> None:
-        """Refuse to make something from a table whose rows break what is expected of them."""
-        from thano_assets.assets.checks import broken, failure
-
-        assert step.bound is not None
-        made = {one.node.key for one in step.planned if one.made}
-        reads = {read for one in step.planned if one.made for read in one.node.reads} - made
-        tables = sorted(key[1] for key in reads & step.bound.graph.expectations.keys())
-        for entry, outcome in broken(tables, self._runtime):
-            raise failure(entry, outcome)
-
-    def _tell_of_promotions(self, step: Step) -> None:
-        """Let Dagster know of models whose champion was moved elsewhere, in the MLflow UI for example."""
-        from thano_assets.assets.planner import data_version
-        from thano_assets.assets.records import report_again
-
-        runner = self._open_runner()
-        kept = [one.node for one in step.planned if one.node.kind is NodeKind.MODEL and not one.made]
-        for key, record in runner.records([node.key for node in kept]).items():
-            champion = self._runtime.registry.resolve(key[1])
-            now = data_version(champion)
-            if champion is not None and now is not None and now != record.data_version:
-                why = f"version {champion.version} answers: its alias was moved in the registry"
-                report_again(runner.instance, record, data_version=now, why=why)
-
-    def _rows(self, name: str, count: int | None) -> pa.Table:
-        from thano_assets.resources.warehouse import quote
-
-        with self._runtime.warehouse.read() as connection:
-            limit = "" if count is None else f" LIMIT {count}"
-            return connection.sql(f"SELECT * FROM {quote(name)}{limit}").to_arrow_table()
 
     def _show_create(self, statement: ShowCreate) -> Result:
         from thano_assets.listings import creation
@@ -477,6 +369,11 @@ class Session:
 
     # -- what is opened late -------------------------------------------------------------------
 
+    @property
+    def _there(self) -> tuple[Runtime, Callable[[], Runner], Catalog]:
+        """What those who carry out statements are given; the runner is not open before they need it."""
+        return self._runtime, self._open_runner, self.catalog
+
     def _open_runner(self) -> Runner:
         if self._runner is None:
             from thano_assets.assets.runner import Runner
@@ -484,11 +381,6 @@ class Session:
 
             self._runner = Runner(self.workspace, resources_for(self.workspace), verbose=self._verbose)
         return self._runner
-
-    def _tell_user_interface(self) -> None:
-        from thano_assets.assets.runner import reload_user_interface
-
-        reload_user_interface(self.workspace)
 
 
 def _in_callers_text(error: ThanoError, statement: Statement) -> ThanoError:

@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.bases import base_of, base_tags
 from thano_assets.assets.runtime import Outcome, Runtime
-from thano_assets.assets.trainers import Made
-from thano_assets.assets.training import asked_again, fingerprint_of, kept_version, weights_digest
+from thano_assets.assets.trainers import Made, computed_tags
+from thano_assets.assets.training import (
+    asked_again,
+    fingerprint_of,
+    kept_version,
+    text_settings,
+    weights_digest,
+)
 from thano_assets.assets.training_sets import TrainingSet, kept_rows
 from thano_assets.graph import Node, NodeKind
 from thano_assets.resources.base_models import model_type
@@ -89,15 +95,7 @@ def pretraining_settings(statement: BuildModel) -> PretrainingSettings:
     """The settings that the options of a BUILD MODEL of a base model ask for."""
     from thano_assets.learning.settings import PretrainingSettings
 
-    value = statement.options.value
-    return PretrainingSettings(
-        epochs=value("max_epochs"),
-        batch_size=value("batch_size"),
-        learning_rate=value("learning_rate"),
-        max_length=value("max_length"),
-        eval_fraction=value("eval_fraction"),
-        seed=value("seed"),
-    )
+    return PretrainingSettings(**text_settings(statement))
 
 
 def pretraining_from(
@@ -235,11 +233,9 @@ def _result_tags(result: PretrainingResult) -> dict[str, str]:
         "thano.data_version": hashlib.sha256(weights.encode()).hexdigest()[:32],
         "thano.window": str(result.max_length),
         "thano.tokens": str(result.tokens),
-        "thano.rows_train": str(result.rows_train),
-        "thano.rows_eval": str(result.rows_eval),
-        "thano.device": result.device,
-        "thano.precision": result.precision,
-        "thano.libraries": ", ".join(f"{name} {text}" for name, text in result.library_versions.items()),
+        **computed_tags(
+            result.rows_train, result.rows_eval, result.device, result.precision, result.library_versions
+        ),
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.runtime import Runtime
-from thano_assets.assets.trainers import Made, Settings, class_scores
+from thano_assets.assets.trainers import Made, Settings, class_scores, computed_tags
 from thano_assets.sql.statements import BuildModel, FitModel
 
 if TYPE_CHECKING:
@@ -137,16 +137,12 @@ class TableTrainer:
             "thano.task": self.task,
             "thano.data_version": result.digest,
             "thano.predictions_digest": _predictions_digest(result),
-            "thano.rows_train": str(result.rows_train),
-            "thano.rows_eval": str(result.rows_eval),
+            **computed_tags(result.rows_train, result.rows_eval, "cpu", "float32", result.library_versions),
             "thano.outliers": str(result.outliers),
-            "thano.device": "cpu",
-            "thano.precision": "float32",
             "thano.learner": result.found.best.learner,
             "thano.learner_params": json.dumps(result.found.best.params),
             TRIALS_TAG: str(len(result.found.trials)),
             "thano.cut_short": str(result.found.cut_short),
-            "thano.libraries": ", ".join(f"{name} {text}" for name, text in result.library_versions.items()),
         }
 
     def _pictures(self, result: TableResult) -> dict[str, bytes]:

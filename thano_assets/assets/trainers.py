@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -146,6 +147,27 @@ class TextTrainer:
 
     def scores(self, truth: list[Any], says: np.ndarray, classes: int) -> dict[str, float]:
         return class_scores(truth, says, classes)
+
+
+def computed_tags(
+    rows_train: int, rows_eval: int, device: str, precision: str, libraries: Mapping[str, str]
+) -> dict[str, str]:
+    """What the version of any training says of how it was computed.
+
+    Args:
+        rows_train: Rows that it learnt from.
+        rows_eval: Rows that were held out.
+        device: Where it was computed.
+        precision: How.
+        libraries: Versions of the libraries that computed it, by name.
+    """
+    return {
+        "thano.rows_train": str(rows_train),
+        "thano.rows_eval": str(rows_eval),
+        "thano.device": device,
+        "thano.precision": precision,
+        "thano.libraries": ", ".join(f"{name} {text}" for name, text in libraries.items()),
+    }
 
 
 def class_scores(truth: list[Any], says: np.ndarray, classes: int) -> dict[str, float]:

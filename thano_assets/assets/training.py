@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.bases import base_of
 from thano_assets.assets.runtime import Runtime
-from thano_assets.assets.trainers import Made, Settings, Trainer, trainer_of
+from thano_assets.assets.trainers import Made, Settings, Trainer, computed_tags, trainer_of
 from thano_assets.assets.training_sets import TrainingSet
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import CODE_VERSIONS, training_identity
@@ -135,17 +135,19 @@ def settings_of(statement: BuildModel | FitModel) -> TrainingSettings:
 
     value = statement.options.value
     return TrainingSettings(
-        epochs=value("max_epochs"),
-        batch_size=value("batch_size"),
-        learning_rate=value("learning_rate"),
-        max_length=value("max_length"),
-        eval_fraction=value("eval_fraction"),
-        seed=value("seed"),
+        **text_settings(statement),
         early_stopping=value("early_stopping"),
         class_weight=value("class_weight"),
         train=value("train"),
         baseline=value("baseline"),
     )
+
+
+def text_settings(statement: BuildModel | FitModel) -> dict[str, Any]:
+    """What the options say of any training on texts, by the names of the trainers' settings."""
+    names = ("batch_size", "learning_rate", "max_length", "eval_fraction", "seed")
+    value = statement.options.value
+    return {"epochs": value("max_epochs")} | {name: value(name) for name in names}
 
 
 def training_fingerprint(
@@ -257,11 +259,7 @@ def result_tags(training: Training, result: TrainingResult, runtime: Runtime) ->
         "thano.data_version": weights_digest(result.model_dir),
         "thano.predictions_digest": _predictions_digest(training, result, runtime),
         "thano.max_length": str(result.max_length),
-        "thano.rows_train": str(result.rows_train),
-        "thano.rows_eval": str(result.rows_eval),
-        "thano.device": result.device,
-        "thano.precision": result.precision,
-        "thano.libraries": ", ".join(f"{name} {text}" for name, text in libraries.items()),
+        **computed_tags(result.rows_train, result.rows_eval, result.device, result.precision, libraries),
     }
 
 

@@ -1,4 +1,4 @@
-"""Statements from files and how their results are shown on a terminal."""
+"""Statements from files, and how their results are shown on a terminal or written to a file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from thano_assets.errors import ThanoError
 from thano_assets.interfaces.signals import was_stopped
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from rich.console import Console
 
     from thano_assets.session import Result, Session
@@ -51,6 +52,13 @@ class Script:
             ) from None
         except OSError as error:
             raise click.UsageError(f"{name} cannot be read: {error.strerror}.") from None
+
+    @classmethod
+    def of(cls, target: str) -> Script:
+        """The file that ``target`` names, or the statements that it is."""
+        looks_like_a_path = len(target.split()) == 1 and (target.endswith(".sql") or "/" in target)
+        names_a_file = target == "-" or looks_like_a_path or _is_file(target)
+        return cls.read(target) if names_a_file else cls("", target)
 
     def statements(self, session: Session) -> list[Statement]:
         """The statements of the text, checked; an error in one names the file."""
@@ -177,3 +185,31 @@ def one_line(statement: str, width: int) -> str:
     line = " ".join(_QUOTED_OR_COMMENT.sub(lambda match: match[1] or " ", statement).split())
     width = max(width, 30)
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def deliver(table: pa.Table, format_: str, output: str | None) -> None:
+    """Write rows, and only rows, to a file or standard output."""
+    from thano_assets.interfaces import formats
+
+    if output is None:
+        if format_ == "parquet":
+            formats.write(table, format_, sys.stdout.buffer)
+        else:
+            formats.write(table, format_, sys.stdout)
+        return
+    if format_ == "table":
+        from thano_assets.interfaces.render import console_for, show_table
+
+        with Path(output).open("w", encoding="utf-8") as file:
+            show_table(table, console_for(file))
+    else:
+        formats.write_file(table, format_, Path(output))
+    click.echo(f"{table.num_rows:,} rows written to {output}.", err=True)
+
+
+def _is_file(name: str) -> bool:
+    """``Path(name).is_file()`` for any text, also one too long to be a file name."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):
+        return False

@@ -10,150 +10,29 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from thano_assets import __version__
-from thano_assets.errors import ThanoError
-from thano_assets.interfaces.batch import Runner, Script, Terminal
+from thano_assets.interfaces.batch import Runner, Script, Terminal, deliver
+from thano_assets.interfaces.command_group import (
+    Group,
+    Settings,
+    common_options,
+    open_session,
+    pass_settings,
+)
 from thano_assets.interfaces.formats import DATA_FORMATS, SUFFIXES
-from thano_assets.interfaces.signals import stoppable, was_stopped
+from thano_assets.interfaces.signals import stoppable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from thano_assets.session import Result
 
-    from thano_assets.resources.workspace import Workspace
-    from thano_assets.session import Result, Session
-
-STOPPED = 130
 #: Rows of a result that a table shows unless told otherwise.
 TABLE_ROWS = 40
 RUN_ROWS = 10
-
-
-class Group(click.Group):
-    """A command group that turns exceptions into sentences and exit codes."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Commands in the order in which a newcomer meets them."""
-        return list(self.commands)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a traceback is shown only with ``-v``."""
-        # Made here, so that `thano sql -v` speaks of the same settings as `thano -v sql`.
-        ctx.ensure_object(Settings)
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt as stop:
-            self._stopped(ctx, str(stop))
-        except BrokenPipeError:
-            # The reader of our output went away (``| head``): nobody is left to tell.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(0)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            if was_stopped(error):
-                self._stopped(ctx)
-            self._failed(ctx, error)
-
-    def _stopped(self, ctx: click.Context, words: str = "") -> NoReturn:
-        click.echo(words or "Stopped. Nothing is left half done.", err=True)
-        ctx.exit(STOPPED)
-
-    def _failed(self, ctx: click.Context, error: Exception) -> NoReturn:
-        from thano_assets.interfaces.render import console_for, show_error
-
-        verbose = ctx.ensure_object(Settings).verbose
-        if verbose:
-            import traceback
-
-            traceback.print_exception(error, file=sys.stderr)
-        if isinstance(error, ThanoError):
-            show_error(error, console_for(sys.stderr))
-        else:
-            words = f"error: unexpected {type(error).__name__}: {error}"
-            click.echo(words if verbose else f"{words} (`thano -v …` shows where it came from)", err=True)
-        ctx.exit(1)
-
-
-class Settings:
-    """What the options before the command say."""
-
-    def __init__(self) -> None:
-        self.workspace: str | None = None
-        self.environment: str | None = None
-        self.verbose = False
-
-    def open_workspace(self) -> Workspace:
-        """The workspace that ``-w``, THANO_WORKSPACE or the current folder names, made if it is not there.
-
-        With ``--env`` or THANO_ENV it is that environment of it.
-        """
-        from thano_assets.resources.workspace import Workspace
-
-        new = Workspace.find(self.workspace, self.environment)
-        if new.production is not None and not new.root.exists():
-            click.echo(
-                f"The environment {new.root.name} is new; it borrows from {new.production.root}.", err=True
-            )
-        return Workspace.open(self.workspace, environment=self.environment)
-
-    def open_production(self) -> Workspace:
-        """The workspace itself, whatever environment is named; it must be there."""
-        from thano_assets.resources.workspace import Workspace
-
-        return Workspace.open(self.workspace, create=False, environment="")
-
-
-pass_settings = click.make_pass_decorator(Settings, ensure=True)
-
-
-def _workspace_given(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.ensure_object(Settings).workspace = value
-
-
-def _environment_given(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
-    if value is not None:
-        ctx.ensure_object(Settings).environment = value
-
-
-def _verbose_given(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.ensure_object(Settings).verbose = True
-
-
-def common_options(command: Any) -> Any:
-    """``-w``, ``--env`` and ``-v``, understood before and after the command's name."""
-    command = click.option(
-        "-v",
-        "--verbose",
-        is_flag=True,
-        expose_value=False,
-        callback=_verbose_given,
-        help="Show the logs of Dagster and MLflow, and tracebacks.",
-    )(command)
-    command = click.option(
-        "--env",
-        metavar="NAME",
-        expose_value=False,
-        callback=_environment_given,
-        help="Work in this environment: own tables, models and runs, all else borrowed from production "
-        "[default: $THANO_ENV, else production itself].",
-    )(command)
-    return click.option(
-        "-w",
-        "--workspace",
-        metavar="DIR",
-        expose_value=False,
-        callback=_workspace_given,
-        help="The workspace folder [default: $THANO_WORKSPACE, else the nearest folder upward with a "
-        "thano.toml, else ./workspace].",
-    )(command)
 
 
 @click.group(
@@ -286,7 +165,7 @@ def sql(settings: Settings, text: str, format_: str | None, output: str | None, 
             click.echo(f"{last.kind} gives no rows, so {output} was not written.", err=True)
         return
     table = last.table.slice(0, max_rows) if max_rows else last.table
-    _deliver(table, format_, output)
+    deliver(table, format_, output)
 
 
 @cli.command(
@@ -305,7 +184,7 @@ Examples:
 @pass_settings
 def plan(settings: Settings, targets: tuple[str, ...], format_: str) -> None:
     """Show what `thano run` would do, asset by asset and why, without doing it."""
-    scripts = [_script(target) for target in targets]
+    scripts = [Script.of(target) for target in targets]
     terminal = Terminal()
     with stoppable(), open_session(settings, terminal) as session:
         statements = [one for script in scripts for one in script.statements(session)]
@@ -316,7 +195,7 @@ def plan(settings: Settings, targets: tuple[str, ...], format_: str) -> None:
     else:
         terminal.say(result)
         if result.table is not None:
-            _deliver(result.table, format_, None)
+            deliver(result.table, format_, None)
 
 
 @cli.command(
@@ -422,7 +301,7 @@ def diff(settings: Settings, format_: str, examples: int, exit_code: bool) -> No
             terminal.say(result)
     else:
         terminal.say(result)
-        _deliver(result.arrow(), format_, None)
+        deliver(result.arrow(), format_, None)
     click.get_current_context().exit(1 if exit_code and result.row_count else 0)
 
 
@@ -462,55 +341,6 @@ def env_remove(settings: Settings, name: str, yes: bool) -> None:
         click.confirm(f"Delete {environment.root} with everything made there?", abort=True, err=True)
     remove(environment)
     click.echo(f"The environment {name} is removed.")
-
-
-# ---------------------------------------------------------------- what commands share
-
-
-def _script(target: str) -> Script:
-    """The file that ``target`` names, or the statements that it is."""
-    looks_like_a_path = len(target.split()) == 1 and (target.endswith(".sql") or "/" in target)
-    return (
-        Script.read(target) if target == "-" or looks_like_a_path or _is_file(target) else Script("", target)
-    )
-
-
-def _is_file(name: str) -> bool:
-    """``Path(name).is_file()`` for any text, also one too long to be a file name."""
-    try:
-        return Path(name).is_file()
-    except (OSError, ValueError):
-        return False
-
-
-@contextlib.contextmanager
-def open_session(settings: Settings, terminal: Terminal) -> Iterator[Session]:
-    """A session on the chosen workspace that reports to the terminal, closed afterwards."""
-    from thano_assets.session import Session
-
-    workspace = settings.open_workspace()
-    with Session(workspace, progress=terminal.progress, verbose=settings.verbose) as session:
-        yield session
-
-
-def _deliver(table: pa.Table, format_: str, output: str | None) -> None:
-    """Write rows, and only rows, to a file or standard output."""
-    from thano_assets.interfaces import formats
-
-    if output is None:
-        if format_ == "parquet":
-            formats.write(table, format_, sys.stdout.buffer)
-        else:
-            formats.write(table, format_, sys.stdout)
-        return
-    if format_ == "table":
-        from thano_assets.interfaces.render import console_for, show_table
-
-        with Path(output).open("w", encoding="utf-8") as file:
-            show_table(table, console_for(file))
-    else:
-        formats.write_file(table, format_, Path(output))
-    click.echo(f"{table.num_rows:,} rows written to {output}.", err=True)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -19,7 +20,7 @@ from .warm import Warm
 WINDOW = 4096  # texts held, sorted by length and answered together; bounds the memory
 
 
-class Answering:
+class Answering(ABC):
     """A model that gives a row of numbers for a text.
 
     Attributes:
@@ -43,9 +44,9 @@ class Answering:
         self.truncated = 0
 
     @classmethod
+    @abstractmethod
     def load(cls, model_dir: Path, *, precision: str | None = None) -> Self:
         """Load a Hugging Face folder."""
-        raise NotImplementedError
 
     @classmethod
     def cached(cls, model_dir: Path) -> Self:
@@ -115,9 +116,9 @@ class Answering:
         """The texts as the model is given them."""
         return texts
 
+    @abstractmethod
     def _answers(self, outputs: np.ndarray, encoded: Encoded, batch_size: int | None) -> np.ndarray:
         """The model's outputs (N, width) for N texts as answers (N, width)."""
-        raise NotImplementedError
 
 
 def _warm(kind: type) -> Warm[Any]:

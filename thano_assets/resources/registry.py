@@ -1,21 +1,16 @@
-"""The registry: every training is an MLflow run, every success a registered version.
-
-Reading goes straight to MLflow's SQLite file (:mod:`.mlflow_reader`) and imports no MLflow; writing goes
-through ``MlflowClient``. With ``tracking_uri`` set in ``thano.toml`` a server is asked for everything.
-"""
+"""The registry: every training is an MLflow run (:mod:`.tracking`), every success a registered version."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,23 +19,23 @@ from urllib.parse import quote, unquote, urlparse
 from ..errors import InvalidOption, UnknownModel, WorkspaceError, did_you_mean
 from ..progress import current
 from . import mlflow_client, mlflow_reader
-from .mlflow_reader import RunRow, UnknownSchema, VersionRow
+from .mlflow_reader import VersionRow
 from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut, log_dataset
-from .model_version import ModelVersion, TrainingRun
+from .model_version import ModelVersion
+from .tracking import Tracking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from .workspace import Settings, Workspace
 
-_WORKSPACE_TAG = "thano.workspace"
 _MODEL_TAG = "thano.model"
 #: Tag of a version: the sentence that says why it was promoted or not.
 VERDICT_TAG = "thano.promotion_reason"
 
 
-class Registry:
-    """Models of a workspace.
+class Registry(Tracking):
+    """Models of a workspace, and the runs that they come from.
 
     Args:
         workspace: where MLflow's database and artifacts lie.
@@ -48,23 +43,8 @@ class Registry:
     """
 
     def __init__(self, workspace: Workspace, settings: Settings | None = None) -> None:
-        self.workspace = workspace
-        self.settings = settings or workspace.settings
-        self.database = workspace.mlflow / "mlflow.db"
-        self.artifacts = workspace.mlflow / "artifacts"
-        self._client: MlflowClient | None = None
-        self._client_lock = threading.Lock()
+        super().__init__(workspace, settings)
         self._held = threading.local()
-
-    @property
-    def tracking_uri(self) -> str:
-        """Where MLflow keeps runs and models; what ``MLFLOW_TRACKING_URI`` is set to elsewhere."""
-        return self.settings.mlflow.tracking_uri or f"sqlite:///{self.database}"
-
-    @property
-    def is_local(self) -> bool:
-        """Whether runs and models are kept in the workspace."""
-        return self.settings.mlflow.tracking_uri is None
 
     # ----------------------------------------------------------------------------------------- reading
 
@@ -99,38 +79,10 @@ class Registry:
             )
         return found
 
-    def newest_training(self, name: str) -> TrainingRun | None:
-        """The newest training of a model, also one that goes on in another process; ``None`` without any."""
-        row: RunRow | None = self._read(
-            lambda connection: mlflow_reader.newest_training(connection, name),
-            lambda client: mlflow_client.newest_training(client, name),
-        )
-        if row is None:
-            return None
-        status = row.status.lower()
-        if status == "running" and self.is_local and not self._alive(row.run_id):
-            status = "killed"
-        started = datetime.fromtimestamp(row.started_ms / 1000, UTC)
-        return TrainingRun(row.run_id, status, started, row.by_step())
-
-    def run_url(self, run_id: str) -> str:
-        """Address of a run in the MLflow UI."""
-        experiment = self._read(
-            lambda connection: mlflow_reader.experiment_of(connection, run_id),
-            lambda client: client.get_run(run_id).info.experiment_id,
-        )
-        return f"{self._url}/#/experiments/{experiment or 0}/runs/{run_id}"
-
     def model_url(self, name: str, version: int | None = None) -> str:
         """Address of a model, or of one of its versions, in the MLflow UI."""
         address = f"{self._url}/#/models/{quote(name, safe='')}"
         return address if version is None else f"{address}/versions/{version}"
-
-    @property
-    def _url(self) -> str:
-        tracking = self.settings.mlflow.tracking_uri or ""
-        known = os.environ.get("THANO_MLFLOW_URL")
-        return (known or (tracking if tracking.startswith("http") else self.settings.mlflow.url)).rstrip("/")
 
     def _rows(self, name: str, version: int | None = None, alias: str | None = None) -> list[VersionRow]:
         rows: list[VersionRow] | None = self._read(
@@ -138,18 +90,6 @@ class Registry:
             lambda client: mlflow_client.versions(client, name, version, alias),
         )
         return rows or []
-
-    def _read(self, fast: Any, slow: Any) -> Any:
-        """Ask the SQLite file, else MLflow; ``None`` before anything was written."""
-        if self.is_local:
-            if not self.database.exists():
-                return None
-            with suppress(UnknownSchema):
-                return mlflow_reader.read(self.database, fast)
-        from .mlflow_model import quiet
-
-        with quiet():
-            return slow(self.client)
 
     def _version(self, row: VersionRow) -> ModelVersion:
         tags = dict(row.tags)
@@ -195,52 +135,6 @@ class Registry:
 
     # ----------------------------------------------------------------------------------------- writing
 
-    @property
-    def client(self) -> MlflowClient:
-        """MLflow's own client; the first use makes the database, once over all processes.
-
-        Raises:
-            WorkspaceError: the database cannot be made, or was made by another version of MLflow.
-        """
-        with self._client_lock:
-            if self._client is None:
-                from .mlflow_model import quiet
-
-                with quiet():
-                    from mlflow import MlflowClient
-                    from mlflow.exceptions import MlflowException
-                    from sqlalchemy.exc import SQLAlchemyError
-
-                    try:
-                        if self.is_local and not self.database.exists():
-                            self._make_database()
-                        client = MlflowClient(self.tracking_uri, registry_uri=self.tracking_uri)
-                        client.search_experiments(max_results=1)
-                    except (MlflowException, SQLAlchemyError) as error:
-                        raise WorkspaceError(
-                            f"MLflow cannot use {self.tracking_uri}: {_sentence(error)}",
-                            hint=f"After an upgrade of MLflow: mlflow db upgrade sqlite:///{self.database}."
-                            if self.is_local
-                            else "Check tracking_uri under [mlflow] in thano.toml.",
-                        ) from error
-                    self._client = client
-            return self._client
-
-    def _make_database(self) -> None:
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        with self.workspace.lock("mlflow"):
-            if self.database.exists():
-                return
-            current().message("Making MLflow's database (once for a workspace).")
-            self.artifacts.mkdir(parents=True, exist_ok=True)
-            # Made under another name, so that a kill amid its fifty migrations leaves nothing half made.
-            temporary = self.database.with_name(".new.db")
-            temporary.unlink(missing_ok=True)
-            store = SqlAlchemyStore(f"sqlite:///{temporary}", self.artifacts.as_uri())
-            store.engine.dispose()
-            temporary.replace(self.database)
-
     @contextmanager
     def build(
         self, name: str, tags: Mapping[str, str] | None = None, params: Mapping[str, Any] | None = None
@@ -259,7 +153,8 @@ class Registry:
 
         with quiet():
             client = self.client
-            self._sweep(client)
+            for dead_experiment, dead_run in self._end_killed(client):
+                self.drop_unregistered(client, dead_experiment, dead_run)
             experiment = self._experiment(client, name)
             given = dict(tags or {})
             with self.open_run(experiment, name, name, given, {_MODEL_TAG: name}, params or {}) as build:
@@ -288,15 +183,7 @@ class Registry:
             marks: more tags, of the run alone.
             params: settings.
         """
-        from filelock import FileLock
-
-        given = {**tags, **marks, _WORKSPACE_TAG: str(self.workspace.root), "mlflow.source.name": "thano"}
-        with ExitStack() as stack:
-            run = self.client.create_run(experiment, run_name=title, tags=cut(given, RUN_TAG_LENGTH))
-            run_id = run.info.run_id
-            # Held while the process lives: how others tell a run that goes on from one that was killed.
-            stack.enter_context(FileLock(self._run_lock(run_id), thread_local=False))
-            stack.callback(self._run_lock(run_id).unlink, missing_ok=True)
+        with self._running(experiment, title, {**tags, **marks}) as run_id:
             build = BuildRun(self, self.client, model, experiment, run_id, dict(tags))
             status = "FAILED"
             try:
@@ -443,60 +330,6 @@ class Registry:
             return UnknownModel(f"Model {name} has no version {version}.", hint=f"Its versions are: {known}.")
         return UnknownModel(f"There is no model {name}.", hint=did_you_mean(name, self.models(), "models"))
 
-    def _experiment(self, client: MlflowClient, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            folder = self.artifacts / re.sub(r"[^\w.-]", "_", name)[:80]
-            try:
-                return str(client.create_experiment(name, folder.as_uri() if self.is_local else None))
-            except MlflowException:  # another process was faster
-                found = client.get_experiment_by_name(name)
-                if found is None:
-                    raise
-        if found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
-
-    def _run_lock(self, run_id: str) -> Path:
-        return self.workspace.root / ".locks" / f"run-{run_id}.lock"
-
-    def _alive(self, run_id: str) -> bool:
-        """Whether the process of a run that has not ended still lives."""
-        from filelock import FileLock, Timeout
-
-        lock = self._run_lock(run_id)
-        if not lock.exists():
-            return False
-        try:
-            with FileLock(lock, timeout=0, thread_local=False):
-                return False
-        except Timeout:
-            return True
-
-    def _sweep(self, client: MlflowClient) -> None:
-        """End the runs of processes that died and delete the model files that they had begun."""
-        if not self.is_local:
-            return
-        try:
-            open_runs = mlflow_reader.read(self.database, mlflow_reader.running)
-        except UnknownSchema:
-            return
-        from filelock import FileLock, Timeout
-
-        for run_id in open_runs:
-            run = client.get_run(run_id)
-            if run.data.tags.get(_WORKSPACE_TAG) != str(self.workspace.root):
-                continue
-            try:
-                with FileLock(self._run_lock(run_id), timeout=0, thread_local=False):
-                    client.set_terminated(run_id, "KILLED")
-                    self.drop_unregistered(client, run.info.experiment_id, run_id)
-            except Timeout:
-                continue
-            self._run_lock(run_id).unlink(missing_ok=True)
-
     def drop_unregistered(self, client: MlflowClient, experiment: str, run_id: str) -> None:
         """Delete the model files of a run that no registered version points to."""
         registered = {row.location for name in self.models() for row in self._rows(name)}
@@ -506,23 +339,6 @@ class Registry:
                 client.delete_logged_model(logged.model_id)
                 if folder is not None and folder.is_relative_to(self.workspace.mlflow):
                     shutil.rmtree(folder.parent, ignore_errors=True)
-
-    @contextmanager
-    def _system_metrics(self, run_id: str) -> Iterator[None]:
-        """Sample processor, memory, disk and network use into the run, where psutil is there."""
-        monitor = None
-        if self.settings.mlflow.system_metrics:
-            with suppress(ImportError):
-                import psutil  # noqa: F401 - what the monitor samples with
-                from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-                monitor = SystemMetricsMonitor(run_id, tracking_uri=self.tracking_uri)
-                monitor.start()
-        try:
-            yield
-        finally:
-            if monitor is not None:
-                monitor.finish()
 
 
 def check_name(name: str) -> None:
@@ -542,8 +358,3 @@ def _local_path(location: str) -> Path | None:
     if parsed.scheme == "file":
         return Path(unquote(parsed.path))
     return Path(location) if parsed.scheme == "" else None
-
-
-def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return (text if len(text) <= 300 else text[:299] + "…").rstrip(".") + "."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from thano_assets.errors import InvalidOption, SyntaxProblem, ThanoError
 from thano_assets.sql.grammar import CLAUSE_WORDS, FIRST_WORDS, RESERVED_WORDS, syntax_of
 from thano_assets.sql.lexer import NUMBER, OPERATOR, QUOTED, STRING, WORD, Token, tokenize
@@ -15,6 +17,14 @@ _CONSTANTS = {"TRUE": True, "FALSE": False, "NONE": None, "NULL": None}
 _SCHEMAS = ("main", "public")
 # Where a name is missing, one of these stands in its place.
 _CLAUSE_STARTS = frozenset({"USING", "OPTIONS", "AS", "FROM", "ON"})
+
+
+class Common(TypedDict):
+    """The fields that every statement has."""
+
+    source: str
+    span: Span
+    options: Options
 
 
 class Cursor:
@@ -106,6 +116,32 @@ class Cursor:
             if token.upper in FIRST_WORDS:
                 problem.hint = f"Is a ; missing before {token.text}? {problem.hint}"
             raise problem
+
+    def finish(self, first: int, options: Options) -> Common:
+        """Check that the statement ends here; what it shares with every other.
+
+        Args:
+            first: index of its first token.
+            options: what it was given.
+        """
+        self.expect_end(options.kind)
+        return {"source": self.source, "span": self.span(first, self.position), "options": options}
+
+    def choice(self, kind: str, *words: str) -> str:
+        """Step over one of these keywords.
+
+        Raises:
+            SyntaxProblem: something else is next.
+        """
+        token = self.peek()
+        if token is None or token.upper not in words:
+            # People say LIST MODELS; the singular is the language's.
+            if token is not None and token.kind is WORD and token.upper.removesuffix("S") in words:
+                self.position += 1
+                return token.upper.removesuffix("S")
+            raise self.expected(" or ".join(words), kind)
+        self.position += 1
+        return token.upper
 
     def name(self, what: str, kind: str) -> tuple[str, Span]:
         """Step over a name: an unquoted identifier or one in double quotes.

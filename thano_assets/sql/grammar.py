@@ -273,6 +273,8 @@ REFUSED_WORDS: dict[str, str] = {
     "ROLLBACK": "Every statement is complete or without effect by itself; transactions are not needed.",
 }
 
+#: What ThanoSQL searches and prints and this engine does not.
+MEDIA_WORDS = ("IMAGE", "AUDIO", "VIDEO")
 MEDIA_REFUSAL = "This engine serves text and tables; it has no image, audio, video or time-series models."
 
 #: Words that DuckDB reserves: they cannot name a table unless quoted.

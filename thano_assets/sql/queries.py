@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from difflib import SequenceMatcher
-from typing import TYPE_CHECKING
 
 from thano_assets.errors import SyntaxProblem, ThanoError, UnsupportedStatement
 from thano_assets.sql.cursor import Cursor
 from thano_assets.sql.grammar import (
     CLAUSES,
+    MEDIA_WORDS,
     QUERY_WORDS,
     REFUSED_WORDS,
     RESERVED_WORDS,
@@ -17,13 +18,9 @@ from thano_assets.sql.grammar import (
 )
 from thano_assets.sql.judge import Complaint, statement_kinds
 from thano_assets.sql.lexer import OPERATOR, QUOTED, WORD, Token
+from thano_assets.sql.options import Options
 from thano_assets.sql.source import Span
-from thano_assets.sql.statements import Nested, Query, Rendered, Statement
-
-if TYPE_CHECKING:
-    _Base = Cursor
-else:
-    _Base = object
+from thano_assets.sql.statements import Nested, Query, QueryStatement, Rendered, Statement
 
 _NESTABLE = (
     ("PREDICT", "USING"),
@@ -64,11 +61,7 @@ def starts_nestable(cursor: Cursor, index: int) -> bool:
 
 def starts_media(cursor: Cursor, index: int) -> bool:
     """Whether a statement on images, audio or video begins at token ``index``."""
-    return any(
-        cursor.sees_at(index, verb, what)
-        for verb in ("SEARCH", "PRINT")
-        for what in ("IMAGE", "AUDIO", "VIDEO")
-    )
+    return any(cursor.sees_at(index, verb, what) for verb in ("SEARCH", "PRINT") for what in MEDIA_WORDS)
 
 
 def after_explain(tokens: list[Token]) -> int:
@@ -89,12 +82,18 @@ def after_explain(tokens: list[Token]) -> int:
     return index
 
 
-class QueryReader(_Base):
+class QueryReader(Cursor, ABC):
     """The part of the parser that reads queries."""
 
-    if TYPE_CHECKING:
+    @abstractmethod
+    def nested_statement(self, first: int, end: int) -> Statement:
+        """The statement in the token range, with the cursor left where it was."""
 
-        def nested_statement(self, first: int, end: int) -> Statement: ...
+    def query_statement(self) -> QueryStatement:
+        """A query that is a statement of its own."""
+        first = self.position
+        query = self.query("QUERY", explain=True)
+        return QueryStatement(query=query, **self.finish(first, Options("QUERY")))
 
     def query(self, kind: str, *, explain: bool = False) -> Query:
         """The query from the cursor to the end of the statement, judged by DuckDB.
@@ -122,6 +121,21 @@ class QueryReader(_Base):
             self._check_visible(query, first, end)
         self.position = end
         return query
+
+    def is_wrapped(self, opening: int) -> bool:
+        """Whether a ThanoSQL statement follows the ``(`` at this index, further ``(`` between or not."""
+        index = opening
+        while self.sees_at(index, "("):
+            index += 1
+        inner = self.tokens[index - 1 : index]
+        return (
+            bool(inner)
+            and (starts_nestable(self, index) or starts_media(self, index))
+            and all(
+                self.closing[outer] == self.closing[opening] - (outer - opening)
+                for outer in range(opening, index)
+            )
+        )
 
     def _explained(self, first: int, end: int) -> Token:
         index = first + after_explain(self.tokens[first:end])

@@ -1,0 +1,202 @@
+"""Which options each kind of statement takes.
+
+:data:`OPTION_SPECS` is the single source of the parser's checks, the command line's help,
+``docs/language.md`` (see :mod:`thano_assets.sql.reference`) and the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from thano_assets.errors import UnknownOption, did_you_mean
+from thano_assets.sql.base_names import TABLE_BASES, build_kind
+from thano_assets.sql.options.shared import (
+    BATCH_SIZE,
+    LABEL_COL,
+    OVERWRITE,
+    SCHEDULE,
+    STRICT,
+    TEXT_COL,
+)
+from thano_assets.sql.options.spec import OptionSpec
+from thano_assets.sql.options.training import PRETRAINING, TRAINING, table_training
+
+_RESULT_COL = OptionSpec(
+    "result_col", "column", "Name of the column with the predicted label.", default="predicted"
+)
+_TOP_K = OptionSpec(
+    "top_k",
+    "integer",
+    "Words to show for each row, those that moved the prediction most.",
+    default=10,
+    minimum=1,
+)
+_PREDICTION = (
+    replace(TEXT_COL, doc="The column that holds the text; models of tables find their columns by name."),
+    _RESULT_COL,
+    BATCH_SIZE,
+    replace(
+        LABEL_COL,
+        doc="The column that holds the true label, when there is one; the result then says how often "
+        "the model was right.",
+        default=None,
+    ),
+    OptionSpec("proba", "boolean", "Also give the columns probability and probabilities.", default=True),
+    OptionSpec(
+        "on_error",
+        "choice",
+        "A row without text is kept with NULL ('abort', 'null') or left out ('skip'); "
+        "a failure of the model itself stops the statement whatever is chosen.",
+        default="abort",
+        choices=("abort", "skip", "null"),
+    ),
+)
+
+_ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
+    "COPY": (
+        OptionSpec(
+            "if_exists",
+            "choice",
+            "What to do when the table exists.",
+            default="fail",
+            choices=("fail", "replace", "append"),
+            identity=False,
+        ),
+        replace(OVERWRITE, doc="True means if_exists='replace'."),
+        SCHEDULE,
+        OptionSpec(
+            "watch",
+            "boolean",
+            "Copy again when a file of the path changes, comes or goes, and make again what hangs on the "
+            "table, as long as `thano ui` runs. Files that are still being written are left alone.",
+            default=False,
+            identity=False,
+        ),
+    ),
+    "BUILD MODEL": TRAINING,
+    "BUILD BASE MODEL": PRETRAINING,
+    **{build_kind(base): table_training(task) for base, task in TABLE_BASES.items()},
+    "FIT MODEL": TRAINING,
+    "PREDICT": (
+        *_PREDICTION,
+        OptionSpec(
+            "version_col",
+            "column",
+            "Also give the number of the model version that answered, in a column of this name.",
+        ),
+        SCHEDULE,
+    ),
+    "EXPLAIN PREDICT": (
+        *_PREDICTION,
+        _TOP_K,
+    ),
+    "EVALUATE": (
+        TEXT_COL,
+        LABEL_COL,
+        OptionSpec(
+            "report",
+            "choice",
+            "Which rows to give: the scores, those of each class, the confusion matrix or the ROC curve.",
+            default="summary",
+            choices=("summary", "classes", "confusion", "roc"),
+        ),
+        BATCH_SIZE,
+        STRICT,
+    ),
+    "CONVERT": (
+        TEXT_COL,
+        replace(_RESULT_COL, doc="Name of the column with the embedding.", default="convert_result"),
+        BATCH_SIZE,
+    ),
+    "SEARCH TEXT": (
+        OptionSpec("search_by", "choice", "What search_input is.", default="text", choices=("text",)),
+        OptionSpec("search_input", "text", "The text to search for."),
+        OptionSpec(
+            "emb_col",
+            "column",
+            "The column of embeddings that CONVERT made, in the query's rows or of the same query. "
+            "Without it the texts of text_col are embedded, those that are known already left out.",
+        ),
+        TEXT_COL,
+        replace(_RESULT_COL, doc="Name of the column with the similarity.", default="search_result"),
+        replace(_TOP_K, doc="How many rows to give, the most similar first.", default=1000),
+    ),
+    "SEARCH KEYWORD": (
+        OptionSpec(
+            "lang",
+            "text",
+            "Language of the texts, such as 'en' or 'ko': it decides which stop words are left out. By "
+            "default English, and Korean with SBERTKo.",
+        ),
+        TEXT_COL,
+        OptionSpec(
+            "ngram_range",
+            "integers",
+            "Fewest and most words in a keyword.",
+            default=(1, 2),
+            minimum=1,
+            length=2,
+        ),
+        OptionSpec("top_n", "integer", "Keywords of each text.", default=5, minimum=1),
+        OptionSpec(
+            "diversity", "number", "How unlike each other they shall be.", default=0.5, minimum=0, maximum=1
+        ),
+        OptionSpec(
+            "use_stopwords",
+            "boolean",
+            "Leave out words such as 'the', by scikit-learn's list of English stop words; for other "
+            "languages there is no list and nothing is left out.",
+            default=True,
+        ),
+        OptionSpec("threshold", "number", "Least score of a keyword.", default=0.0, minimum=0, maximum=1),
+    ),
+    "GET THANOSQL MODEL": (
+        OptionSpec("model_name", "text", "Name to give the model; by default its own."),
+        replace(OVERWRITE, doc="Fetch it again when it is there."),
+    ),
+    "GET THANOSQL DATASET": (
+        OptionSpec(
+            "size",
+            "choice",
+            "'tutorial' is quick to train on, 'full' is all there is.",
+            default="tutorial",
+            choices=("tutorial", "full"),
+        ),
+        replace(OVERWRITE, doc="Make the files again when they are there."),
+    ),
+    "UPLOAD MODEL": (
+        OptionSpec("framework", "choice", "What wrote the files.", default="pytorch", choices=("pytorch",)),
+        OVERWRITE,
+    ),
+}
+
+#: Statement kind -> canonical option name -> its specification. Kinds that are missing take no options.
+OPTION_SPECS: dict[str, dict[str, OptionSpec]] = {
+    kind: {spec.name: spec for spec in specs} for kind, specs in _ALL_SPECS.items()
+}
+
+
+def default(kind: str, name: str) -> Any:
+    """The default of option ``name`` of statement ``kind``.
+
+    Raises:
+        KeyError: the statement has no such option.
+    """
+    return OPTION_SPECS[kind][name].default
+
+
+def find_spec(kind: str, spelling: str) -> OptionSpec:
+    """The option of ``kind`` that ``spelling`` (a name or an alias, in any case) stands for.
+
+    Raises:
+        UnknownOption: there is none; the hint lists those that exist. The error has no place yet.
+    """
+    specs = OPTION_SPECS.get(kind, {})
+    folded = spelling.casefold()
+    for spec in specs.values():
+        if folded == spec.name or folded in spec.aliases:
+            return spec
+    names = sorted({name for spec in specs.values() for name in (spec.name, *spec.aliases)})
+    hint = did_you_mean(spelling, names, f"options of {kind}") if names else f"{kind} takes no options."
+    raise UnknownOption(f"{kind} has no option {spelling}.", hint=hint)

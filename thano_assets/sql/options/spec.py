@@ -1,0 +1,174 @@
+"""What an option is: its name, its type, the values that are legal, and how one is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any, Literal
+
+from thano_assets.errors import InvalidOption
+from thano_assets.sql.cron import cron_problem
+
+OptionType = Literal[
+    "text", "column", "columns", "integer", "number", "boolean", "choice", "integers", "cron"
+]
+
+_TYPE_WORDS: dict[OptionType, str] = {
+    "text": "text in quotes",
+    "column": "the name of a column",
+    "columns": "a list of names of columns",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "True or False",
+    "choice": "one of a list",
+    "integers": "a list of whole numbers",
+    "cron": "a cron expression of five fields, such as '0 3 * * 1', or @hourly, @daily, @weekly, "
+    "@monthly or @yearly",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OptionSpec:
+    """One option of one kind of statement.
+
+    Attributes:
+        name: the canonical name.
+        type: what kind of value it takes.
+        doc: one sentence for the reference and ``--help``.
+        default: what counts when it is not given. ``None`` is always also a legal value then, and
+            means that the engine decides (see ``doc``).
+        aliases: other spellings.
+        choices: the legal values of a ``choice``.
+        minimum: smallest legal number (of each element, for a list).
+        maximum: largest legal number.
+        above: the number must be larger than this.
+        below: the number must be smaller than this.
+        length: the number of elements that a list must have.
+        available: whether the engine acts on it already; the session refuses the others, which are known
+            and checked all the same.
+        identity: whether it says what the statement makes. Those that only say what to do with what exists
+            already (``overwrite``, ``if_exists``) are left out of the canonical text.
+    """
+
+    name: str
+    type: OptionType
+    doc: str
+    default: Any = None
+    aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    length: int | None = None
+    available: bool = True
+    identity: bool = True
+
+    @property
+    def allowed(self) -> str:
+        """What the option accepts, in words: ``a whole number of at least 1``."""
+        if self.type == "choice":
+            text = " or ".join(f"'{choice}'" for choice in self.choices)
+        else:
+            text = _TYPE_WORDS[self.type]
+            if self.length is not None:
+                text = text.replace("a list of", f"a list of {self.length}", 1)
+            text += self._range()
+        return text + (" (or None)" if self.default is None else "")
+
+    def _range(self) -> str:
+        bounds = []
+        if self.minimum is not None and self.maximum is not None:
+            return f" from {self.minimum:.10g} to {self.maximum:.10g}"
+        if self.minimum is not None:
+            bounds.append(f"of at least {self.minimum:.10g}")
+        if self.above is not None:
+            bounds.append(f"above {self.above:.10g}")
+        if self.maximum is not None:
+            bounds.append(f"at most {self.maximum:.10g}")
+        if self.below is not None:
+            bounds.append(f"below {self.below:.10g}")
+        return " " + " and ".join(bounds) if bounds else ""
+
+    def check(self, value: Any, statement: str) -> Any:
+        """The value in the option's own type (lists become tuples).
+
+        Raises:
+            InvalidOption: the value has another type or is out of range; the error has no place yet.
+        """
+        if value is None and self.default is None:
+            return None
+        problem = InvalidOption(
+            f"Option {self.name} of {statement} was given {_shown(value)}.",
+            hint=f"Allowed is {self.allowed}.",
+        )
+        match self.type:
+            case "boolean":
+                if isinstance(value, bool):
+                    return value
+            case "text" | "column":
+                if _is_name(value):
+                    return value
+            case "cron":
+                if isinstance(value, str):
+                    reason = cron_problem(value)
+                    if reason is None:
+                        return " ".join(value.split())
+                    problem.message = f"Option {self.name} of {statement}: {reason}."
+            case "choice":
+                if isinstance(value, str):
+                    for choice in self.choices:
+                        if choice.casefold() == value.strip().casefold():
+                            return choice
+                    close = _closest(value, self.choices)
+                    if close:
+                        problem.hint = f"Did you mean '{close}'? {problem.hint}"
+            case "integer":
+                if type(value) is int and self._in_range(value):
+                    return value
+            case "number":
+                if type(value) in (int, float) and self._in_range(value):
+                    return float(value)
+            case "columns":
+                if isinstance(value, (list, tuple)) and value and all(map(_is_name, value)):
+                    return tuple(value)
+            case "integers":
+                if isinstance(value, (list, tuple)) and self._holds_integers(value):
+                    return tuple(value)
+        raise problem
+
+    def _holds_integers(self, values: Sequence[Any]) -> bool:
+        whole = all(type(item) is int and self._in_range(item) for item in values)
+        return whole and (self.length is None or len(values) == self.length)
+
+    def _in_range(self, number: float) -> bool:
+        return (
+            number == number  # not NaN
+            and abs(number) != float("inf")
+            and (self.minimum is None or number >= self.minimum)
+            and (self.maximum is None or number <= self.maximum)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def _shown(value: Any) -> str:
+    """A value as a person would write it in OPTIONS."""
+    if isinstance(value, str):
+        return f"the text '{value}'" if value.strip() else "an empty text"
+    if isinstance(value, (list, tuple)):
+        return "the list [" + ", ".join(str(item) for item in value) + "]"
+    return str(value)
+
+
+def _closest(value: str, choices: tuple[str, ...]) -> str | None:
+    folded = value.casefold()
+    for choice in choices:
+        if SequenceMatcher(None, folded, choice).ratio() >= 0.6:
+            return choice
+    return None
