@@ -53,6 +53,7 @@ def fitted(rank: int, size: int, port: int, folder: Path, balanced: bool) -> Non
         accelerator,
         group,
         precision="fp32",
+        side_by_side=False,
         checkpoints=Checkpoints(None, ""),
         progress=SILENT,
         judge=None,

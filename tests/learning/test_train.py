@@ -322,3 +322,31 @@ def test_a_batch_in_parts_gives_the_same_model(
     first, second = (load_file(result.model_dir / "model.safetensors") for result in (whole, parts))
     assert all(np.allclose(first[name], second[name], atol=1e-4) for name in first)
     assert whole.metrics["train_loss"] == pytest.approx(parts.metrics["train_loss"], rel=1e-4)
+
+
+def test_parts_side_by_side_give_the_model_of_the_whole_and_always_the_same(
+    place: Place, tiny_electra: Path, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from thano_assets.learning import device, optim
+
+    monkeypatch.setattr(device, "precision", lambda place: "fp32")
+    monkeypatch.setattr(optim, "_LARGE", 1)  # a large vocabulary's gradients are sparse
+    texts, labels = reviews(40, classes=4)
+    labels = [label if row % 3 else "c0" for row, label in enumerate(labels)]
+    options = {"epochs": 1, "batch_size": 7, "class_weight": "balanced", "eval_fraction": 0.1}
+    whole = run(place, tiny_electra, texts, labels, recorded, "whole", **options)
+    assert whole.settings["dropout"] == 0  # else parts are not computed side by side
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        one, two = (
+            run(place, tiny_electra, texts, labels, recorded, name, **options) for name in ("one", "two")
+        )
+    finally:
+        torch.set_num_threads(threads)
+    first, second, third = (load_file(found.model_dir / "model.safetensors") for found in (whole, one, two))
+    assert all(np.array_equal(second[name], third[name]) for name in second)
+    assert all(np.allclose(first[name], second[name], atol=1e-4) for name in first)
+    assert whole.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-4)

@@ -11,6 +11,7 @@ one buffer per layer, taken again at every step, holds what is saved.
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import torch
@@ -25,21 +26,24 @@ class Buffers:
 
     def __init__(self) -> None:
         self._free: list[torch.Tensor] = []
+        self._lock = threading.Lock()
 
     def take(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         """A flat tensor of at least ``count`` elements, its values undefined."""
-        self._free = [buffer for buffer in self._free if buffer.dtype == dtype]
-        fitting = [place for place, buffer in enumerate(self._free) if buffer.numel() >= count]
-        if fitting:
-            return self._free.pop(min(fitting, key=lambda place: self._free[place].numel()))
-        if self._free:  # too small, and the steps to come will rather be larger
-            self._free.pop()
+        with self._lock:
+            self._free = [buffer for buffer in self._free if buffer.dtype == dtype]
+            fitting = [place for place, buffer in enumerate(self._free) if buffer.numel() >= count]
+            if fitting:
+                return self._free.pop(min(fitting, key=lambda place: self._free[place].numel()))
+            if self._free:  # too small, and the steps to come will rather be larger
+                self._free.pop()
         with torch.inference_mode(False):  # what is made while judging is written to while training, too
             return torch.empty(count, dtype=dtype)
 
     def give(self, buffer: torch.Tensor) -> None:
         """Hand back what was taken."""
-        self._free.append(buffer)
+        with self._lock:
+            self._free.append(buffer)
 
 
 class LayerWeights:
@@ -77,6 +81,7 @@ class LayerWeights:
             layer.output.dense,
             layer.output.LayerNorm,
         )
+        self._lock = threading.Lock()
         self._of: tuple[Any, ...] = ()
         self._copies: list[torch.Tensor] = []
 
@@ -93,15 +98,16 @@ class LayerWeights:
         """Weight and bias of query-key-value, output and both feed-forward matrices in ``dtype``."""
         found = self.parameters()
         state = (dtype, *((parameter.data_ptr(), parameter._version) for parameter in found))
-        if state != self._of:
-            wq, bq, wk, bk, wv, bv, wo, bo, _, _, wi, bi, wf, bf, _, _ = found
-            joined = (
-                torch.cat([wq * self.scaling, wk, wv]),
-                torch.cat([bq * self.scaling, bk, bv]),
-            )
-            self._copies = [tensor.detach().to(dtype) for tensor in (*joined, wo, bo, wi, bi, wf, bf)]
-            self._of = state
-        return self._copies
+        with self._lock:
+            if state != self._of:
+                wq, bq, wk, bk, wv, bv, wo, bo, _, _, wi, bi, wf, bf, _, _ = found
+                joined = (
+                    torch.cat([wq * self.scaling, wk, wv]),
+                    torch.cat([bq * self.scaling, bk, bv]),
+                )
+                self._copies = [tensor.detach().to(dtype) for tensor in (*joined, wo, bo, wi, bi, wf, bf)]
+                self._of = state
+            return self._copies
 
 
 def encoder_layer(

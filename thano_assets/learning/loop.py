@@ -16,10 +16,19 @@ from ..progress import Progress
 from .checkpoint import Checkpoints
 from .device import autocast, token_budget
 from .encode import shuffled_batches
-from .optim import BestWeights, Gradients, WeightAverage, gradients_by_row, parameter_groups, rate_factor
+from .optim import (
+    BestWeights,
+    Gradients,
+    WeightAverage,
+    add_gradients,
+    gradients_by_row,
+    parameter_groups,
+    rate_factor,
+)
 from .process_group import ProcessGroup
 from .recipes import Recipe
 from .settings import TrainingSettings
+from .threads import in_threads, workers
 
 Forward = Callable[[np.ndarray], torch.Tensor]
 OnMetrics = Callable[[dict[str, float], int], None]
@@ -70,6 +79,7 @@ def fit(
     group: ProcessGroup,
     *,
     precision: str,
+    side_by_side: bool,
     checkpoints: Checkpoints,
     progress: Progress,
     judge: Callable[[], dict[str, float]] | None,
@@ -86,6 +96,8 @@ def fit(
         accelerator: device, backward pass, clipping and the state to keep.
         group: the processes that the rows of each batch are dealt out to.
         precision: ``'bf16'`` or ``'fp32'``.
+        side_by_side: whether ``forward`` may be called in several threads at a time; parts of a batch then
+            are, each on its share of the processor's cores.
         checkpoints: where states are kept.
         progress: is told about every step.
         judge: loss and accuracy on the held-out rows, or ``None`` without any; asked after each epoch.
@@ -118,6 +130,18 @@ def fit(
         state.history.append({"step": state.step} | point)
         on_metrics(point, state.step)
 
+    def loss_in(part: tuple[np.ndarray, float]) -> torch.Tensor:
+        chosen, share = part
+        with autocast(accelerator.device, precision):
+            logits = forward(chosen)
+        target = truth[torch.from_numpy(chosen)].to(logits.device)
+        piece: torch.Tensor = loss_of(logits.float(), target) * share
+        return piece
+
+    def gradients_in(part: tuple[np.ndarray, float]) -> tuple[float, tuple[torch.Tensor | None, ...]]:
+        piece = loss_in(part)
+        return float(piece.detach()), torch.autograd.grad(piece, trained, allow_unused=True)
+
     if state.step:
         progress.message(f"Going on from step {state.step:,} of {total:,}")
     with (
@@ -137,13 +161,21 @@ def fit(
             for batch in batches[state.step - epoch * steps_an_epoch :]:
                 chosen = rows.chosen[batch]
                 loss = 0.0
-                for part, share in _parts(chosen, group.share(chosen), rows, truth, budget):
-                    with autocast(accelerator.device, precision):
-                        logits = forward(part)
-                    target = truth[torch.from_numpy(part)].to(logits.device)
-                    piece = loss_of(logits.float(), target) * share
-                    accelerator.backward(piece)
-                    loss += float(piece.detach())
+                mine = group.share(chosen)
+                # Operations on a batch that is larger than one part keep all cores busy by themselves.
+                small = side_by_side and len(mine) * rows.lengths[mine].max(initial=0) <= budget
+                at_a_time = max(1, min(workers(), len(mine))) if small else 1
+                parts = _parts(chosen, mine, rows, truth, budget, at_a_time)
+                if at_a_time == 1:
+                    for part in parts:
+                        piece = loss_in(part)
+                        accelerator.backward(piece)
+                        loss += float(piece.detach())
+                else:
+                    # Added up in the parts' order, so that the same rows give the same weights.
+                    for value, found in in_threads(gradients_in, parts, at_a_time):
+                        loss += value
+                        add_gradients(trained, found)
                 accelerator.unscale_gradients()
                 group.add_gradients(trained)
                 gradients.clip(recipe.clip)
@@ -187,18 +219,17 @@ def fit(
 
 
 def _parts(
-    batch: np.ndarray, mine: np.ndarray, rows: Rows, truth: torch.Tensor, budget: int
+    batch: np.ndarray, mine: np.ndarray, rows: Rows, truth: torch.Tensor, budget: int, at_a_time: int
 ) -> Iterator[tuple[np.ndarray, float]]:
-    """This process's rows of a batch in parts of at most ``budget`` padded tokens, each with its share of the
-    batch's mean loss.
+    """This process's rows of a batch in parts, each with its share of the batch's mean loss.
 
-    The gradient of the whole is the sum of the parts', and the memory of a step that of one part, however
-    large the batch.
+    The gradient of the whole is the sum of the parts'. A part has at most ``budget`` padded tokens, and so
+    much memory a step takes, however large the batch; or, where several are computed at a time, all of them.
     """
     if not len(mine):
         return
     size = max(1, budget // int(rows.lengths[mine].max()))
-    if len(mine) == len(batch) <= size:
+    if at_a_time == 1 and len(mine) == len(batch) <= size:
         yield batch, 1.0
         return
 
@@ -208,8 +239,11 @@ def _parts(
         return rows.weights.cpu()[truth[torch.from_numpy(some)]].sum()
 
     whole = weight(batch)
-    for start in range(0, len(mine), size):
-        part = mine[start : start + size]
+    if at_a_time > 1:  # rows are sorted by length, and those computed at a time are to be alike in it
+        parts = [mine[number::at_a_time] for number in range(at_a_time)]
+    else:
+        parts = [mine[start : start + size] for start in range(0, len(mine), size)]
+    for part in parts:
         yield part, float(weight(part) / whole)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -122,6 +122,24 @@ class Gradients:
         self._filled.clear()
         for parameter in self._parameters:
             parameter.grad = None
+
+
+def add_gradients(parameters: Sequence[torch.nn.Parameter], gradients: Sequence[torch.Tensor | None]) -> None:
+    """Add to each parameter's gradient; where there is none as yet, what is added becomes it."""
+    sums: list[torch.Tensor] = []
+    added: list[torch.Tensor] = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            continue
+        if parameter.grad is None:
+            parameter.grad = gradient
+        elif gradient.is_sparse:
+            parameter.grad = parameter.grad + gradient
+        else:
+            sums.append(parameter.grad)
+            added.append(gradient)
+    if sums:
+        torch._foreach_add_(sums, added)
 
 
 @contextmanager

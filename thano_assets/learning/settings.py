@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InvalidOption
 
-CODE_VERSION = "2"  # of the trainer: raised when the same rows and settings would give another model
+CODE_VERSION = "3"  # of the trainer: raised when the same rows and settings would give another model
 PRETRAINING_VERSION = (
     "1"  # of the pre-training: raised when the same texts and settings would give another base
 )

@@ -25,14 +25,18 @@ def workers() -> int:
     return torch.get_num_threads()
 
 
-def in_threads(work: Callable[[_Item], _Found], items: Iterable[_Item]) -> Iterator[_Found]:
-    """``work`` of each item, in the items' order; as many at a time as there are :func:`workers`.
+def in_threads(
+    work: Callable[[_Item], _Found], items: Iterable[_Item], number: int | None = None
+) -> Iterator[_Found]:
+    """``work`` of each item, in the items' order; ``number`` at a time, which share torch's threads evenly.
+
+    Without a number, as many at a time as there are :func:`workers`.
 
     What of torch's state belongs to a thread (inference mode, autocast), ``work`` has to set itself. What it
     raises is raised here; items not begun yet are left then, as where the caller stops listening.
     """
-    number = workers()
-    pool = _pool(number)
+    number = number or workers()
+    pool = _pool(number, max(1, workers() // number))
     running: deque[Future[_Found]] = deque()
     try:
         for item in items:
@@ -47,24 +51,26 @@ def in_threads(work: Callable[[_Item], _Found], items: Iterable[_Item]) -> Itera
 
 
 _making = threading.Lock()
-_pools: dict[int, ThreadPoolExecutor] = {}
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
 
 
-def _pool(number: int) -> ThreadPoolExecutor:
+def _pool(number: int, cores: int) -> ThreadPoolExecutor:
+    """Threads for ``number`` batches at a time, each on so many cores."""
     with _making:
-        if number not in _pools:
+        if (number, cores) not in _pools:
+            before = workers()
             pool = ThreadPoolExecutor(number, "thano-batches")
             begun = threading.Barrier(number + 1)
 
             def begin() -> None:
                 torch.get_num_threads()  # a thread's first question sets its number to everybody's
-                torch.set_num_threads(1)
+                torch.set_num_threads(cores)
                 begun.wait()
 
             for _ in range(number):
                 pool.submit(begin)
             begun.wait()
-            torch.set_num_threads(number)  # what threads to come start with is what was set last
-            _pools[number] = pool
-        return _pools[number]
+            torch.set_num_threads(before)  # what threads to come start with is what was set last
+            _pools[number, cores] = pool
+        return _pools[number, cores]

@@ -235,7 +235,9 @@ class _Training:
         judged: list[np.ndarray] = []  # probabilities of the held-out rows, the latest last
 
         def optimise(
-            forward: Callable[[np.ndarray], torch.Tensor], predict: Callable[[], np.ndarray]
+            forward: Callable[[np.ndarray], torch.Tensor],
+            predict: Callable[[], np.ndarray],
+            side_by_side: bool = False,
         ) -> list[dict[str, float]]:
             def judge() -> dict[str, float]:
                 judged.append(predict())
@@ -250,6 +252,7 @@ class _Training:
                 accelerator,
                 self.group,
                 precision=self.precision,
+                side_by_side=side_by_side,
                 checkpoints=checkpoints,
                 progress=self.progress,
                 judge=judge if len(self.eval_rows) else None,
@@ -275,10 +278,12 @@ class _Training:
                 with head_only(model, features) as forward:
                     history = optimise(forward, lambda: self._predict_frozen(model, forward))
             else:
-                with trained_by_first_token(model):
+                with trained_by_first_token(model) as ours:
                     history = optimise(
                         lambda chosen: self._logits(prepared, encoded, chosen),
                         lambda: self._predict(model, encoded),
+                        # Random numbers drawn in several threads would come in any order.
+                        side_by_side=ours and not recipe.dropout,
                     )
         finally:
             model = accelerator.unwrap_model(prepared)
