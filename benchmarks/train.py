@@ -108,7 +108,12 @@ def ours(
             taken.append((time.perf_counter() - started, time.process_time() - used))
 
     settings = TrainingSettings(
-        epochs=asked.epochs, batch_size=asked.batch_size, seed=seed, eval_fraction=0.0, baseline=False
+        epochs=asked.epochs,
+        batch_size=asked.batch_size,
+        max_length=asked.max_length,
+        seed=seed,
+        eval_fraction=0.0,
+        baseline=False,
     )
     with tempfile.TemporaryDirectory(prefix="thano-") as folder:
         started = time.perf_counter()
@@ -213,6 +218,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
     parser.add_argument("--base", default="ElectraEn")
+    parser.add_argument("--max-length", type=int, help="tokens of a text; as the base's recipe has it")
     parser.add_argument("--only", choices=("ours", "trainer"), help="leave the other out, for a profile")
     asked = parser.parse_args()
     import torch
@@ -236,7 +242,8 @@ def main() -> None:
         base = base_models.resolve(asked.base, workspace=Workspace.open(Path(folder) / "workspace"))
         source = base.folder(Progress())
         config, tokenizer = AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
-        max_length = min(recipe_for(config, TrainingSettings()).max_length, limit(tokenizer, config))
+        settings = TrainingSettings(max_length=asked.max_length)
+        max_length = min(recipe_for(config, settings).max_length, limit(tokenizer, config))
         lengths = Encoder(tokenizer, max_length).encode(train.texts).lengths
         names = ("torch", "transformers", "accelerate")
         libraries = [f"{name} {importlib.metadata.version(name)}" for name in names]
