@@ -229,3 +229,14 @@ def test_weights_of_another_format_are_refused_with_a_sentence(
     with pytest.raises(BaseModelUnavailable, match="cannot be read: it is of another format"):
         base.folder()
     assert not list(place.models_cache.rglob("*.safetensors"))
+
+
+@installed
+@pytest.mark.parametrize("name", ["ElectraEn", "SBERTKo"])
+def test_a_converted_base_carries_its_model_card(place: Place, name: str) -> None:
+    base = resolve(name, workspace=place, network=False, purpose="embed" if name == "SBERTKo" else "classify")
+    card = (base.folder() / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlicense: mit\n")
+    assert "base_model: intfloat/multilingual-e5-small" in card
+    for part in ("Source and licence", "Data", "Recipe", "Figures", "Limits"):
+        assert f"**{part}" in card

