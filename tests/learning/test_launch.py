@@ -16,7 +16,7 @@ import torch
 
 from thano_assets.errors import InvalidOption, TrainingStopped
 
-from .conftest import Place, Recorded, reviews
+from .conftest import Place, Recorded, make_tiny, reviews
 from .test_train import base_of, run
 
 
@@ -120,6 +120,28 @@ def test_two_processes_train_one_model_and_go_on_after_one_was_killed(
     assert result.held_out.shape == (6, 2)
     answers = Predictor.load(result.model_dir).predict(texts)
     assert (answers.argmax(axis=1) == [result.classes.index(label) for label in labels]).mean() >= 0.9
+
+
+def test_two_processes_pretrain_one_base_as_one_does(
+    place: Place, recorded: Recorded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from . import test_pretrain
+
+    tiny = make_tiny(tmp_path / "tiny-electra", mask=True)
+    # Batches of 3: one window for the second process, and the last batch of one has none for it.
+    given = {"epochs": 1, "batch_size": 3}
+    texts = test_pretrain.SENTENCES[:71]
+    alone = test_pretrain.run(place, tiny, texts, recorded, "alone", **given)
+    monkeypatch.setenv("THANO_PROCESSES", "2")
+    together = test_pretrain.run(place, tiny, texts, recorded, "together", **given)
+    assert together.device.startswith("2 processes, cpu")
+    assert (together.tokens, together.rows_eval) == (alone.tokens, alone.rows_eval)
+    for one, other in zip(together.history, alone.history, strict=True):
+        assert one["discriminator_loss"] == pytest.approx(other["discriminator_loss"], rel=0.03)
+        assert one["generator_loss"] == pytest.approx(other["generator_loss"], rel=0.03)
+    assert set(together.metrics) == set(alone.metrics)
+    assert together.metrics["generator_loss"] == pytest.approx(alone.metrics["generator_loss"], rel=0.03)
+    assert (together.model_dir / "model.safetensors").is_file()
 
 
 def test_processes_end_with_the_one_that_launched_them(

@@ -19,14 +19,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar
 
 from ..errors import InvalidOption, TrainingStopped
 from ..progress import Progress, Task
 
 if TYPE_CHECKING:
+    from ..resources.base_models import ResolvedBase
     from .loop import OnMetrics
-    from .train import TrainingJob, TrainingResult
+
+_Result = TypeVar("_Result", covariant=True)
 
 PROCESSES_VARIABLE = "THANO_PROCESSES"
 _ADDRESS, _TOKEN = "THANO_TRAINING_ADDRESS", "THANO_TRAINING_TOKEN"
@@ -52,9 +54,18 @@ def wanted_processes() -> int:
     return int(written)
 
 
-def run_in_processes(
-    job: TrainingJob, number: int, progress: Progress, on_metrics: OnMetrics
-) -> TrainingResult:
+class Job(Protocol[_Result]):
+    """A training that can be pickled."""
+
+    @property
+    def base(self) -> ResolvedBase:
+        """The base model."""
+
+    def run(self, progress: Progress, on_metrics: OnMetrics) -> _Result:
+        """Train, in one of the processes."""
+
+
+def run_in_processes(job: Job[_Result], number: int, progress: Progress, on_metrics: OnMetrics) -> _Result:
     """Do ``job`` in ``number`` processes of this machine; they end with this one, whatever ends it.
 
     Raises:
@@ -62,7 +73,8 @@ def run_in_processes(
         TrainingStopped: a process ended before its time; what its training raised is raised as it is.
     """
     _check_gpus(number)
-    job = replace(job, base=job.base.fetched(progress))  # once, here, and found there by all
+    given: Any = job
+    job = replace(given, base=job.base.fetched(progress))  # once, here, and found there by all
     with ExitStack() as ended, tempfile.TemporaryDirectory(prefix="thano-training-") as place:
         folder = Path(place)
         (folder / _JOB).write_bytes(pickle.dumps(job))
@@ -72,7 +84,8 @@ def run_in_processes(
         launched = ended.enter_context(_launched(folder, number, _environment(number, server, token), log))
         _relay(server, token, launched, progress, on_metrics)
         launched.wait()
-        return _result(folder, number, log)
+        found: _Result = _result(folder, number, log)
+        return found
 
 
 def _check_gpus(number: int) -> None:
@@ -173,14 +186,13 @@ def _retold(lines: TextIO, progress: Progress, on_metrics: OnMetrics) -> None:
             entered.close()
 
 
-def _result(folder: Path, number: int, log: TextIO) -> TrainingResult:
+def _result(folder: Path, number: int, log: TextIO) -> Any:
     raised = sorted(folder.glob("error-*.pickle"), key=lambda path: path.stat().st_mtime_ns)
     if raised:  # the first to fail is the cause, the others only miss it
         error: Exception = pickle.loads(raised[0].read_bytes())
         raise error
     if (folder / _RESULT).is_file():
-        found: TrainingResult = pickle.loads((folder / _RESULT).read_bytes())
-        return found
+        return pickle.loads((folder / _RESULT).read_bytes())
     log.seek(0)
     said = [line.strip() for line in log if line.strip()]
     raise TrainingStopped(
@@ -234,7 +246,7 @@ def work(folder: Path) -> None:
     """What each process does: its part of the job in ``folder``; the first one leaves the result there."""
     rank = int(os.environ["RANK"])
     try:
-        job: TrainingJob = pickle.loads((folder / _JOB).read_bytes())
+        job: Job[Any] = pickle.loads((folder / _JOB).read_bytes())
         if rank:
             job.run(Progress(), lambda figures, step: None)
             return

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from accelerate import Accelerator
-from transformers import AutoConfig, AutoModel, AutoTokenizer, ElectraConfig, ElectraModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..errors import TrainingDataError
 from ..progress import Progress
@@ -33,17 +33,17 @@ from ..resources.packaged import new_folder, pooling_layer
 from . import device as places
 from .checkpoint import Checkpoints, training_identity
 from .encode import Encoder, limit, padded, shuffled_batches
+from .launch import run_in_processes, wanted_processes
 from .loop import OnMetrics
 from .optim import rate_factor
 from .process_group import ProcessGroup
 from .quiet import quiet_transformers
 from .recipes import Recipe
+from .replaced_tokens import COUNTED, DISCRIMINATOR_WEIGHT, ReplacedTokenDetection
 from .settings import PRETRAINING_VERSION, PretrainingSettings
 
 MASKED = 0.15  # share of the tokens that the generator has to fill in
 _HIDDEN = 0.85  # of those, the share shown to it as [MASK]; the others it sees as they are
-_DISCRIMINATOR_WEIGHT = 50.0
-_GENERATOR_WIDTH = 4  # the encoder's width over the generator's
 _GENERATOR_RATE = 5.0  # the generator starts from nothing and learns so much faster
 _LEARNING_RATE = 2e-4
 _WINDOW = 128  # tokens, as ELECTRA's small models were trained on
@@ -115,120 +115,35 @@ def pretrain(
 
     Raises:
         TrainingDataError: no texts, or an encoder of another layout.
+        TrainingStopped: one of several processes that shared the work ended before its time.
     """
-    started = time.monotonic()
     rows = texts.to_pylist() if isinstance(texts, (pa.ChunkedArray, pa.Array)) else list(texts)
     if not rows:
         raise TrainingDataError("There are no texts to train on.", hint="Check the query after AS.")
-    with quiet_transformers(), torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        job = _Pretraining(rows, base, settings, progress)
-        return job.run(output_dir, checkpoint_dir, on_metrics or (lambda figures, step: None), started)
+    job = PretrainingJob(rows, base, settings, output_dir, checkpoint_dir)
+    on_metrics = on_metrics or (lambda figures, step: None)
+    if (processes := wanted_processes()) > 1:
+        return run_in_processes(job, processes, progress, on_metrics)
+    return job.run(progress, on_metrics)
 
 
-class _Borrowed(torch.nn.Module):
-    """An encoder's embeddings, read by another without gradients and without becoming part of it."""
+@dataclass(frozen=True)
+class PretrainingJob:
+    """The arguments of :func:`pretrain`, fit to be handed to other processes."""
 
-    def __init__(self, embeddings: torch.nn.Module) -> None:
-        super().__init__()
-        self.__dict__["_of"] = embeddings  # past Module's registration: these parameters stay the encoder's
+    texts: list[str]
+    base: ResolvedBase
+    settings: PretrainingSettings
+    output_dir: Path
+    checkpoint_dir: Path | None
 
-    def forward(self, *args: Any, **named: Any) -> torch.Tensor:
-        with torch.no_grad():
-            found: torch.Tensor = self.__dict__["_of"](*args, **named)
-        return found
-
-
-class ReplacedTokenDetection(torch.nn.Module):
-    """Encoder, its token-level head, and the generator that sets its task.
-
-    Args:
-        encoder: a Transformers encoder with ``embeddings.word_embeddings``.
-        mask_id: id of [MASK].
-    """
-
-    def __init__(self, encoder: Any, mask_id: int, attention: str | None) -> None:
-        super().__init__()
-        config = encoder.config
-        self.encoder = encoder
-        self.mask_id = mask_id
-        width = config.hidden_size
-        self.head = torch.nn.Sequential(
-            torch.nn.Linear(width, width), torch.nn.GELU(), torch.nn.Linear(width, 1)
-        )
-        words = encoder.embeddings.word_embeddings.weight
-        heads = max(1, config.num_attention_heads // _GENERATOR_WIDTH)
-        narrow = max(1, width // _GENERATOR_WIDTH // heads) * heads
-        smaller = ElectraConfig(
-            vocab_size=words.shape[0],
-            embedding_size=words.shape[1],
-            hidden_size=narrow,
-            num_hidden_layers=config.num_hidden_layers,
-            num_attention_heads=heads,
-            intermediate_size=max(1, config.intermediate_size // _GENERATOR_WIDTH),
-            max_position_embeddings=config.max_position_embeddings,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-        self.generator = ElectraModel._from_config(
-            smaller, **({"attn_implementation": attention} if attention else {})
-        )
-        self.generator.embeddings = _Borrowed(encoder.embeddings)
-        if not hasattr(self.generator, "embeddings_project"):
-            self.generator.embeddings_project = torch.nn.Linear(words.shape[1], narrow)
-        self.fill = torch.nn.Sequential(
-            torch.nn.Linear(narrow, words.shape[1]), torch.nn.GELU(), torch.nn.LayerNorm(words.shape[1])
-        )
-        self.fill_bias = torch.nn.Parameter(torch.zeros(words.shape[0]))
-
-    def forward(
-        self, ids: torch.Tensor, present: torch.Tensor, chosen: torch.Tensor, shown: torch.Tensor, seed: int
-    ) -> dict[str, torch.Tensor]:
-        """Losses and counts of one batch.
-
-        Args:
-            ids: token ids, (B, T).
-            present: attention mask, (B, T).
-            chosen: which tokens the generator fills in, bool (B, T).
-            shown: which of those it sees unmasked, bool (B, T).
-            seed: of the draw from the generator.
-
-        Returns:
-            ``loss`` (with gradient), and without ``generator_loss``, ``discriminator_loss`` and the counts
-            ``masked``, ``filled`` (rightly), ``tokens``, ``replaced``, ``flagged`` and ``caught`` (both).
-        """
-        seen = torch.where(chosen & ~shown, self.mask_id, ids)
-        hidden = self.generator(input_ids=seen, attention_mask=present).last_hidden_state
-        wanted = ids[chosen]
-        words = self.encoder.embeddings.word_embeddings.weight.detach()
-        scores = torch.nn.functional.linear(self.fill(hidden[chosen]), words).float() + self.fill_bias
-        generator_loss = torch.nn.functional.cross_entropy(scores, wanted)
-        with torch.no_grad():
-            draw = torch.Generator(device=scores.device).manual_seed(seed)
-            upto = scores.softmax(dim=-1).cumsum(dim=-1)  # a draw from the softmax by its inverse
-            point = torch.rand(len(upto), 1, generator=draw, device=upto.device) * upto[:, -1:]
-            drawn = torch.searchsorted(upto, point).squeeze(1).clamp_(max=upto.shape[1] - 1)
-        corrupted = ids.clone()
-        corrupted[chosen] = drawn
-        found = self.encoder(input_ids=corrupted, attention_mask=present).last_hidden_state
-        scored = self.head(found).squeeze(-1).float()
-        here = present.bool()
-        replaced = corrupted != ids
-        discriminator_loss = torch.nn.functional.binary_cross_entropy_with_logits(
-            scored[here], replaced[here].float()
-        )
-        flagged = (scored > 0) & here
-        return {
-            "loss": generator_loss + _DISCRIMINATOR_WEIGHT * discriminator_loss,
-            "generator_loss": generator_loss.detach(),
-            "discriminator_loss": discriminator_loss.detach(),
-            "masked": torch.tensor(float(len(wanted))),
-            "filled": (scores.detach().argmax(dim=-1) == wanted).sum(),
-            "tokens": here.sum(),
-            "replaced": replaced.sum(),
-            "flagged": flagged.sum(),
-            "caught": (flagged & replaced).sum(),
-        }
+    def run(self, progress: Progress, on_metrics: OnMetrics) -> PretrainingResult:
+        """Train in this process, which may be one of several that do so together."""
+        started = time.monotonic()
+        with quiet_transformers(), torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            pretraining = _Pretraining(self.texts, self.base, self.settings, progress)
+            return pretraining.run(self.output_dir, self.checkpoint_dir, on_metrics, started)
 
 
 @dataclass
@@ -268,6 +183,8 @@ class _Pretraining:
         rate = settings.learning_rate or _LEARNING_RATE
         self.recipe = Recipe(rate, warmup=0.06, dropout=0.0, max_length=self.encoder.max_length)
         self.accelerator = Accelerator()
+        self.group = ProcessGroup(self.accelerator)
+        self.place = self.group.describe(places.describe(self.accelerator.device))
         self.precision = places.precision(self.accelerator.device)
 
     def run(
@@ -278,7 +195,7 @@ class _Pretraining:
         train_rows, eval_rows = self._hold_out()
         self.progress.message(
             f"{self.base.describe()}; {len(train_rows):,} texts to train on, {len(eval_rows):,} held out; "
-            f"{places.describe(self.accelerator.device)}, {self.precision}"
+            f"{self.place}, {self.precision}"
         )
         windows = self._windows(train_rows)
         held = self._windows(eval_rows)[:_MOST_HELD_OUT]
@@ -289,9 +206,10 @@ class _Pretraining:
         points = [point for point in state.history if point["epoch"] > settings.epochs - 1]
         if points:
             metrics["train_loss"] = float(np.mean([point["loss"] for point in points]))
-        self._save(model.encoder, output_dir)
-        if checkpoint_dir is not None:
-            Checkpoints(checkpoint_dir, "").clear()
+        if self.group.leads:
+            self._save(model.encoder, output_dir)
+            if checkpoint_dir is not None:
+                Checkpoints(checkpoint_dir, "").clear()
         return PretrainingResult(
             model_dir=output_dir,
             rows_train=len(train_rows),
@@ -300,7 +218,7 @@ class _Pretraining:
             metrics=metrics,
             history=state.history,
             seconds=time.monotonic() - started,
-            device=places.describe(self.accelerator.device),
+            device=self.place,
             precision=self.precision,
             max_length=self.encoder.max_length,
             settings=settings.as_dict()
@@ -402,9 +320,12 @@ class _Pretraining:
         ]
         optimizer = torch.optim.AdamW(groups, eps=recipe.adam_epsilon, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_factor(total, recipe))
-        prepared, steps = accelerator.prepare(model, optimizer)
+        # For evaluation, to Accelerate: it is the group that adds up gradients.
+        prepared = accelerator.prepare_model(model, evaluation_mode=True)
+        steps = accelerator.prepare(optimizer)
         accelerator.register_for_checkpointing(schedule)
         checkpoints = Checkpoints(checkpoint_dir, self._identity(), seconds=_STATES_APART)
+        self.group.same_weights(trained := [*encoder, *generator])
         state = _State(**(checkpoints.restore(accelerator) or {}))
         if state.step:
             self.progress.message(f"Going on from step {state.step:,} of {total:,}")
@@ -418,9 +339,8 @@ class _Pretraining:
             for epoch in range(state.step // steps_an_epoch, settings.epochs):
                 batches = shuffled_batches(lengths, settings.batch_size, settings.seed, epoch)
                 for batch in batches[state.step - epoch * steps_an_epoch :]:
-                    with places.autocast(accelerator.device, self.precision):
-                        found = prepared(**self._batch([windows[row] for row in batch], state.step))
-                    accelerator.backward(found["loss"])
+                    losses_here = self._step(prepared, [windows[row] for row in batch], state.step)
+                    self.group.add_gradients(trained)
                     # Each on its own: the encoder's loss counts 50 times the generator's.
                     accelerator.clip_grad_norm_(encoder, recipe.clip)
                     accelerator.clip_grad_norm_(generator, recipe.clip)
@@ -431,17 +351,14 @@ class _Pretraining:
                     state.step += 1
                     read += int(lengths[batch].sum())
                     state.tokens += int(lengths[batch].sum())
-                    state.recent = [
-                        *state.recent[1 - every :],
-                        [float(found["generator_loss"]), float(found["discriminator_loss"])],
-                    ]
+                    state.recent = [*state.recent[1 - every :], self.group.add(losses_here).tolist()]
                     losses = np.mean(state.recent, axis=0)
                     speed = read / max(time.monotonic() - clock, 1e-9)
                     task.advance(len(batch), loss=float(losses[1]), tokens_per_second=speed)
                     if state.step % every == 0 or state.step == total:
                         point = {
                             "epoch": state.step / steps_an_epoch,
-                            "loss": float(losses[0] + _DISCRIMINATOR_WEIGHT * losses[1]),
+                            "loss": float(losses[0] + DISCRIMINATOR_WEIGHT * losses[1]),
                             "generator_loss": float(losses[0]),
                             "discriminator_loss": float(losses[1]),
                             "learning_rate": rate,
@@ -449,12 +366,28 @@ class _Pretraining:
                         }
                         state.history.append({"step": state.step} | point)
                         on_metrics(point, state.step)
-                    checkpoints.save(accelerator, ProcessGroup(accelerator), vars(state))
+                    checkpoints.save(accelerator, self.group, vars(state))
         accelerator.free_memory()
         return state
 
-    def _batch(self, rows: list[np.ndarray], step: int) -> dict[str, Any]:
-        """Arguments of :meth:`ReplacedTokenDetection.forward`; the same step always draws the same."""
+    def _step(self, model: Any, rows: list[np.ndarray], step: int) -> np.ndarray:
+        """Gradients of this process's part of a batch, and its part of the generator's and encoder's loss."""
+        batch, counts = self._batch(rows, step)
+        if not len(batch["ids"]):
+            return np.zeros(2)
+        shares = (
+            float(batch["chosen"].sum()) / counts["masked"],
+            float(batch["present"].sum()) / counts["tokens"],
+        )
+        with places.autocast(self.accelerator.device, self.precision):
+            found = model(**batch, shares=shares)
+        self.accelerator.backward(found["loss"])
+        return np.array([float(found["generator_loss"]), float(found["discriminator_loss"])]) * shares
+
+    def _batch(self, rows: list[np.ndarray], step: int) -> tuple[dict[str, Any], dict[str, int]]:
+        """What :meth:`ReplacedTokenDetection.forward` takes for this process's part of the rows, and counts
+        of the whole batch; the same step always draws the same.
+        """
         ids, mask = padded(rows, self.encoder.pad_id, self.encoder.max_length)
         draw = np.random.default_rng([self.settings.seed, step])
         ordinary = (mask == 1) & ~np.isin(ids, list(self.special))
@@ -462,11 +395,16 @@ class _Pretraining:
         if not chosen.any():  # a batch of one short text: one of its tokens, whichever
             chosen.flat[int(np.argmax(ordinary if ordinary.any() else mask == 1))] = True
         shown = chosen & (draw.random(ids.shape) >= _HIDDEN)
+        points = torch.zeros(ids.shape)
+        seeded = torch.Generator().manual_seed(int(draw.integers(1 << 62)))
+        points[torch.from_numpy(chosen)] = torch.rand(int(chosen.sum()), generator=seeded)
+        mine = self.group.share(np.arange(len(rows)))
+        tensors = {"ids": ids, "present": mask, "chosen": chosen, "shown": shown, "drawn": points.numpy()}
         place = self.accelerator.device
-        tensors = {"ids": ids, "present": mask, "chosen": chosen, "shown": shown}
-        return {name: torch.from_numpy(value).to(place) for name, value in tensors.items()} | {
-            "seed": int(draw.integers(1 << 62))
-        }
+        return (
+            {name: torch.from_numpy(value[mine]).to(place) for name, value in tensors.items()},
+            {"masked": int(chosen.sum()), "tokens": int(mask.sum())},
+        )
 
     def _judge(self, model: ReplacedTokenDetection, windows: list[np.ndarray]) -> dict[str, float]:
         """Figures on held-out windows; see :attr:`PretrainingResult.metrics`."""
@@ -474,13 +412,17 @@ class _Pretraining:
         sums: dict[str, float] = {}
         size = self.settings.batch_size
         for number, start in enumerate(range(0, len(windows), size)):
+            batch, _ = self._batch(windows[start : start + size], number)
+            if not len(batch["ids"]):
+                continue
             with torch.inference_mode(), places.autocast(self.accelerator.device, self.precision):
-                batch = self._batch(windows[start : start + size], number)
                 found = {name: float(value) for name, value in model(**batch).items()}
             found["generator_loss"] *= found["masked"]
             found["discriminator_loss"] *= found["tokens"]
             for name, value in found.items():
                 sums[name] = sums.get(name, 0.0) + value
+        together = self.group.add(np.array([sums.get(name, 0.0) for name in COUNTED]))
+        sums = dict(zip(COUNTED, together.tolist(), strict=True))
         precision = sums["caught"] / max(sums["flagged"], 1)
         recall = sums["caught"] / max(sums["replaced"], 1)
         wrong = sums["flagged"] + sums["replaced"] - 2 * sums["caught"]
