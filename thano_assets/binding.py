@@ -348,7 +348,9 @@ def _check_model_free(
     versions = runtime.registry.versions(name)
     makes_base = isinstance(statement, BuildModel) and statement.pretrains
     if versions and versions[-1].is_base is not makes_base:
-        other, this = ("base model", "classifier") if versions[-1].is_base else ("classifier", "base model")
+        other = versions[-1].kind
+        regresses = isinstance(statement, BuildModel) and statement.task == "regression"
+        this = "base model" if makes_base else "regressor" if regresses else "classifier"
         raise NameExists(
             f"{name} is a {other} (version {versions[-1].version}), so it cannot become a {this}.",
             hint=f"Give the {this} another name, or DELETE MODEL {name} first.",
@@ -436,12 +438,14 @@ def _check_asked(
 def check_columns(part: Statement, columns: list[Column], runtime: Runtime) -> None:
     """Check the columns of a part's query against the part's options."""
     from thano_assets.assets import searches
+    from thano_assets.assets.promotion import check_evaluation_table
     from thano_assets.assets.readings import training_columns
     from thano_assets.assets.relations import refuse_column, text_column
 
     match part:
         case BuildModel() | FitModel():
             training_columns(part, columns)
+            check_evaluation_table(part, runtime, columns)
         case Convert():
             text_column(columns, part)
             refuse_column(columns, part, [str(part.options.value("result_col"))])

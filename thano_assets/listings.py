@@ -50,7 +50,7 @@ def _models(runtime: Runtime) -> pa.Table:
             "version": pa.array([int(v.version) for v in versions], pa.int64()),
             "aliases": pa.array([list(v.aliases) for v in versions], pa.list_(pa.string())),
             "accuracy": pa.array([v.metrics.get("accuracy") for v in versions], pa.float64()),
-            "kind": pa.array(["base model" if v.is_base else "classifier" for v in versions], pa.string()),
+            "kind": pa.array([v.kind for v in versions], pa.string()),
             **({"r2": pa.array(numbers, pa.float64())} if any(one is not None for one in numbers) else {}),
         }
     )

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from thano_assets.errors import TrainingDataError
-from thano_assets.learning.tables import encoder
+from thano_assets.learning.tables import encoder, search
+from thano_assets.learning.tables.learners import state
 from thano_assets.learning.tables.model import TableModel, encode
 from thano_assets.learning.tables.report import regression_scores, regression_table
 from thano_assets.learning.tables.settings import TableSettings
@@ -166,6 +167,69 @@ def test_a_column_of_names_is_left_out_and_one_of_nothing_too() -> None:
             progress=SILENT,
             on_metrics=lambda figures, step: None,
         )
+
+
+LEARNERS = {
+    "lgbm": {"n_estimators": 40, "num_leaves": 8, "min_child_samples": 5},
+    "linear": {"strength": 1.0},
+    "rf": {"n_estimators": 40, "max_features": 0.5, "min_samples_leaf": 2},
+    "extra_tree": {"n_estimators": 40, "max_features": 0.5, "min_samples_leaf": 2},
+}
+
+
+class Clock:
+    """Time that goes on by a second at each look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def numbers(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    matrix = rng.normal(size=(150, 6)).astype(np.float32)
+    summed = matrix[:, 0] + matrix[:, 1] ** 2
+    return matrix, (summed > 1).astype(np.int64) if classes else summed.astype(np.float64)
+
+
+class TestTimeIsUp:
+    @pytest.mark.parametrize("classes", [0, 2])
+    @pytest.mark.parametrize("learner", LEARNERS)
+    def test_looking_at_the_clock_changes_no_model(self, learner: str, classes: int) -> None:
+        matrix, truth = numbers(classes)
+        settings = TableSettings("classification" if classes else "regression", class_weight=None)
+        same = (matrix, truth, classes, learner, LEARNERS[learner], settings)
+        assert state(search.fitted(*same, end=float("inf"))) == state(search.fitted(*same))
+
+    @pytest.mark.parametrize("learner", ["lgbm", "rf", "extra_tree"])
+    def test_a_long_fit_is_given_up_amid_it(self, learner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = Clock()
+        monkeypatch.setattr(search, "time", clock)
+        matrix, truth = numbers(2)
+        settings = TableSettings("classification")
+        with pytest.raises(search._TimeIsUp):
+            search.fitted(matrix, truth, 2, learner, LEARNERS[learner], settings, end=2.5)
+        assert clock.now == 3
+
+    def test_what_was_given_up_counts_for_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        matrix, truth = numbers(2)
+
+        def searched(trials: int, budget: int | None) -> search.Found:
+            settings = TableSettings("classification", max_trials=trials, time_budget=budget)
+            return search.search(matrix, truth, 2, settings, SILENT, lambda figures, step: None)
+
+        whole = searched(3, None)
+        with monkeypatch.context() as patched:
+            patched.setattr(search, "time", Clock())
+            # Two trials are done at the eighth look; the third is a forest, amid whose first fold time is up.
+            short = searched(40, 13)
+        outcome = [(one.learner, one.params, one.loss) for one in short.trials]
+        assert outcome == [(one.learner, one.params, one.loss) for one in whole.trials[: len(outcome)]]
+        assert short.cut_short
+        assert len(outcome) == 2
 
 
 def test_a_file_with_types_of_others_is_not_loaded(rows: pa.Table, tmp_path: Path) -> None:

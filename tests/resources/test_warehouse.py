@@ -501,4 +501,5 @@ def test_half_a_database_of_a_killed_first_write_is_not_in_the_way(kernel: Wareh
         "warehouse.duckdb",
         "warehouse.duckdb.lock",
         "warehouse.duckdb.lock.gate",
+        "warehouse.duckdb.note",
     ]

@@ -13,7 +13,9 @@ import pytest
 
 from thano_assets.errors import (
     ColumnTypeError,
+    DataFileError,
     InvalidOption,
+    NameExists,
     ThanoError,
     TrainingDataError,
     UnknownBaseModel,
@@ -126,7 +128,9 @@ class TestAsking:
         ("EVALUATE USING price AS SELECT * EXCLUDE (price) FROM others", UnknownColumn, "no column price"),
         ("EXPLAIN PREDICT USING buys OPTIONS (text_col='city') AS SELECT * FROM others", UnsupportedStatement, "tells the words of a text"),
         ("CONVERT USING buys OPTIONS (text_col='city') AS SELECT * FROM others", UnsupportedStatement, "makes no embeddings"),
-        ("FIT MODEL more USING price OPTIONS (text_col='city', label_col='bought') AS SELECT * FROM others", UnsupportedStatement, "not trained on"),
+        ("FIT MODEL more USING price OPTIONS (text_col='city', label_col='bought') AS SELECT * FROM others", UnsupportedStatement, "FIT MODEL goes on training classifiers of texts"),
+        ("BUILD MODEL n USING buys OPTIONS (text_col='city', label_col='bought') AS SELECT * FROM people", UnsupportedStatement, "buys is a model of tables, not a base model"),
+        ("BUILD MODEL price USING ElectraEn OPTIONS (text_col='city', objective='replaced_token_detection') AS SELECT * FROM people", NameExists, "price is a regressor .version 1., so it cannot become a base model"),
         ("BUILD MODEL n USING AutomlRegressor OPTIONS (target_col='city') AS SELECT * FROM people", ColumnTypeError, "city is VARCHAR, not a number"),
         ("BUILD MODEL n USING AutomlRegressor OPTIONS (target_col='prise') AS SELECT * FROM people", UnknownColumn, "prise"),
         ("BUILD MODEL n USING AutomlClassifier OPTIONS (target_col='bought', features_to_drop=['nam']) AS SELECT * FROM people", UnknownColumn, "features_to_drop names nam"),
@@ -148,6 +152,26 @@ def test_what_is_wrong_is_said_and_nothing_is_left(
     assert traces(shared) == before
 
 
+@pytest.mark.parametrize(
+    ("table", "error", "message"),
+    [
+        ("SELECT * EXCLUDE (city) FROM others", UnknownColumn, "judges of evaluate_on has no column city"),
+        ("SELECT * REPLACE ('x' AS age) FROM others", ColumnTypeError, "age of judges.* is VARCHAR; in the query"),
+        ("SELECT * EXCLUDE (price) FROM others", UnknownColumn, "no column price, the label_col"),
+        ("SELECT * REPLACE ('x' AS price) FROM others", ColumnTypeError, "price of judges.* is VARCHAR, not a number"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_judge_is_found_before_any_work(
+    own: Session, table: str, error: type[ThanoError], message: str
+) -> None:
+    own.execute(f"CREATE TABLE judges AS {table}")
+    kept = sorted(own.workspace.snapshots.rglob("*"))
+    with pytest.raises(error, match=message) as caught:
+        own.execute(REGRESSOR.format(more="evaluate_on='judges'"))
+    assert caught.value.line == 1
+    assert sorted(own.workspace.snapshots.rglob("*")) == kept, "no training set was made"
+
+
 def test_the_run_keeps_trials_figures_and_pictures(shared: Session) -> None:
     registry = shared._runtime.registry
     version = registry.champion("price")
@@ -163,28 +187,128 @@ def test_the_run_keeps_trials_figures_and_pictures(shared: Session) -> None:
     made = {row["item"]: row["value"] for row in rows_of(shared, "SHOW CREATE MODEL price")}
     assert made["base"] == "AutomlRegressor"
     assert "r2" in rows_of(shared, "LIST MODEL")[0]
+    kinds = {row["name"]: row["kind"] for row in rows_of(shared, "LIST MODEL")}
+    assert kinds == {"buys": "classifier", "price": "regressor"}
     lineage = rows_of(shared, "SHOW LINEAGE price")
     assert [row["asset"] for row in lineage][-1].endswith("price")  # type: ignore[attr-defined]
 
 
-def test_mlflow_loads_it_in_a_process_that_never_heard_of_us(shared: Session) -> None:
-    version = shared._runtime.registry.champion("buys")
+def test_the_version_is_described_in_mlflow(shared: Session) -> None:
+    told = {}
+    for name in ("buys", "price"):
+        version = shared._runtime.registry.champion(name)
+        assert version is not None
+        told[name] = version.description
+        assert version.description in (version.path.parent / "README.md").read_text(encoding="utf-8")
+        assert "Base model" not in version.description
+    assert "predicts the class in `bought` (VARCHAR): no, yes. Optuna searched" in told["buys"]
+    assert "predicts the numbers in `price`. Optuna" in told["price"]
+    assert "the best of 2 trials was: " in told["price"]
+    assert "| vec | vector | FLOAT[2] |" in told["buys"]
+
+
+@pytest.mark.parametrize("folder", ["kept", "kept/model"])
+def test_its_folder_is_not_uploaded_as_a_classifier_of_texts(
+    own: Session, told: Recorder, folder: str
+) -> None:
+    own.execute(CLASSIFIER.format(more="").replace("max_trials=2", "max_trials=1"))
+    assert "Best of 1 trial: gradient-boosted trees (LightGBM)" in told.messages
+    version = own._runtime.registry.champion("buys")
     assert version is not None
-    shared.execute("SELECT * FROM others LIMIT 5").df().to_parquet(
-        version.path.parent.parent / "rows.parquet"
-    )
-    code = (
-        "import sys; sys.modules['thano_assets'] = None; import json, pandas, mlflow.pyfunc; "
-        f"model = mlflow.pyfunc.load_model({str(version.path.parent)!r}); "
-        f"rows = pandas.read_parquet({str(version.path.parent.parent / 'rows.parquet')!r}); "
-        "print(json.dumps(model.predict(rows)['predicted'].tolist()))"
-    )
+    shutil.copytree(version.path.parent, own.workspace.data / "kept")
+    with pytest.raises(DataFileError, match=f"'{folder}' is a model of tables; UPLOAD MODEL registers"):
+        own.execute(f"UPLOAD MODEL up FROM '{folder}'")
+
+
+# Stands for `mlflow models serve`, of which the web server is left out: answers requests as it does.
+SERVED = """
+import json, sys
+sys.modules['thano_assets'] = None
+import mlflow.pyfunc, pandas
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc.scoring_server import invocations
+model = mlflow.pyfunc.load_model(sys.argv[1])
+def asked(body, type_):
+    try:
+        return json.loads(invocations(body, type_, model, model.metadata.get_input_schema()).response)['predictions']
+    except MlflowException as error:
+        return error.message
+asks = json.load(sys.stdin)
+said = [asked(ask if isinstance(ask, str) else json.dumps(ask), 'text/csv' if isinstance(ask, str) else 'application/json') for ask in asks]
+frame = pandas.read_parquet(sys.argv[2])
+frames = [frame, frame.convert_dtypes(dtype_backend='pyarrow'), frame.astype({'age': 'Int64', 'city': 'category'})]
+print(json.dumps([said, [model.predict(one).to_dict('records') for one in frames]]))
+"""
+
+
+def served(session: Session, model: str, asks: list[object], rows: Path) -> tuple[list[object], list[object]]:
+    """What MLflow's server says to each request, and its Python function to the data frame of a file."""
+    version = session._runtime.registry.champion(model)
+    assert version is not None
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=version.path.parent, check=False
+        [sys.executable, "-c", SERVED, str(version.path.parent), str(rows)],
+        input=json.dumps(asks),
+        capture_output=True,
+        text=True,
+        cwd=rows.parent,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    ours = shared.execute("PREDICT USING buys AS SELECT * FROM others LIMIT 5").df()["predicted"].tolist()
-    assert json.loads(done.stdout.splitlines()[-1]) == ours
+    said, frames = json.loads(done.stdout.splitlines()[-1])
+    return said, frames
+
+
+def test_mlflow_says_what_predict_says_in_a_process_that_never_heard_of_us(
+    shared: Session, tmp_path: Path
+) -> None:
+    table = """SELECT * FROM (VALUES
+        (31, 'Oslo', true, TIMESTAMP '2024-05-06 07:08:09.5', '2024-3-4', [0.78, 0.48]::FLOAT[2]),
+        (62, 'Atlantis', false, '2024-01-02', 'no day', [1, NULL]), (NULL, 'Bern', NULL, NULL, NULL, NULL),
+        (45, '5', NULL, '9999-12-31', '2024-03-04T05:06:07Z', [1.3, 0.1])) t(age, city, flag, booked, seen, vec)"""
+    rows: list[dict[str, object]] = [
+        {"age": 31, "city": "Oslo", "flag": True, "booked": "2024-05-06T07:08:09.5", "seen": "2024-3-4", "vec": [0.78, 0.48]},
+        {"age": 62, "city": "Atlantis", "flag": False, "booked": "2024-01-02", "seen": "no day", "vec": [1, None]},
+        {"age": None, "city": "Bern", "flag": None, "booked": None, "seen": None, "vec": None},
+        {"age": 45, "city": 5, "flag": None, "booked": "9999-12-31", "seen": "2024-03-04T05:06:07Z", "vec": [1.3, 0.1]},
+    ]  # fmt: skip
+    shared.execute(table).df().to_parquet(tmp_path / "rows.parquet")
+    columns = list(rows[0])
+    even = [{**row, "vec": row["vec"] or [None, None]} for row in rows]  # MLflow makes arrays of columns
+    asks: list[object] = [
+        {"dataframe_records": rows},
+        {"dataframe_split": {"columns": columns, "data": [[row[name] for name in columns] for row in rows]}},
+        {"inputs": {name.upper(): [row[name] for row in even] for name in columns}},
+        {"instances": even},
+        {"dataframe_records": [{key: value for key, value in rows[0].items() if key != "flag"}]},
+        {"dataframe_records": [{**rows[0], "age": "31"}]},
+        {"dataframe_records": [{**rows[0], "vec": [1.0]}]},
+        {"dataframe_records": []},
+    ]
+    said, frames = served(shared, "buys", asks, tmp_path / "rows.parquet")
+    ours = rows_of(shared, f"PREDICT USING buys AS {table}")
+    expected = [{name: row[name] for name in ("predicted", "probability")} for row in ours]
+    assert [*said[:4], *frames] == 7 * [expected]
+    assert "no column flag, which the model reads" in str(said[4])
+    assert "column age does not hold" in str(said[5])
+    assert "has not 2 numbers" in str(said[6])
+    assert said[7] == []
+
+
+def test_mlflow_serves_csv_and_gives_labels_their_type(own: Session, tmp_path: Path) -> None:
+    own.execute(
+        "BUILD MODEL buys USING AutomlClassifier OPTIONS (target_col='bit', max_trials=1) AS "
+        "SELECT age, city, flag, booked, bought = 'yes' AS bit FROM people"
+    )
+    own.execute("SELECT * FROM others LIMIT 3").df().to_parquet(tmp_path / "rows.parquet")
+    csv = "age,city,flag,booked\n31,Oslo,true,2024-05-06\n,Atlantis,,\n60,,false,2024-01-02\n"
+    (said,), _frames = served(own, "buys", [csv], tmp_path / "rows.parquet")
+    ours = rows_of(
+        own,
+        "PREDICT USING buys AS SELECT * FROM (VALUES (31, 'Oslo', true, DATE '2024-05-06'), "
+        "(NULL, 'Atlantis', NULL, NULL), (60, NULL, false, '2024-01-02')) t(age, city, flag, booked)",
+    )
+    assert said == [{name: row[name] for name in ("predicted", "probability")} for row in ours]
+    assert isinstance(ours[0]["predicted"], bool)
 
 
 class TestVersions:

@@ -214,7 +214,7 @@ def encoder(folder: Path) -> None:
         (encoder, "lack classifier"),
         (
             lambda folder: config(folder, architectures=["ElectraModel"]),
-            "holds a ElectraModel, not a classifier",
+            "holds ElectraModel, not a classifier",
         ),
         (lambda folder: config(folder, problem_type="regression"), "is a model for regression"),
         (lambda folder: config(folder, num_labels=4), "says num_labels 4 and names 3 labels"),

@@ -163,7 +163,8 @@ def _check_base(statement: BuildModel, catalog: Entries, known: Iterable[str]) -
     elif statement.base_quoted:
         return
     elif ours:
-        error = own_bases.no_base_model(name)
+        made = entry.statement if entry is not None else None
+        error = own_bases.no_base_model(name, tables=isinstance(made, BuildModel) and made.task is not None)
     elif name not in set(known):
         bases = [one for one in catalog.names(EntryKind.MODEL) if makes_base(catalog.model(one))]
         error = base_models.unknown_base(name, bases)

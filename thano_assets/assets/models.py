@@ -18,6 +18,7 @@ from thano_assets.assets.training_sets import TrainingSet, kept_rows
 from thano_assets.assets.tuning import CHOSEN_TAG, parameters
 from thano_assets.errors import TrainingDataError, UnknownModel
 from thano_assets.graph import Node, NodeKind
+from thano_assets.results import counted
 from thano_assets.sql.statements import BuildModel, FitModel, UploadModel
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def _summary(version: ModelVersion, known: bool) -> str:
     if tuned_to := version.tags.get(CHOSEN_TAG):
         made += f", tuned to {tuned_to} (trial {version.tags.get('thano.trials')})"
     if version.task and (tried := version.tags.get("thano.trials")):
-        made += f", {version.tags.get('thano.learner')} of {tried} trials"
+        made += f", {version.tags.get('thano.learner')} of {counted(int(tried), 'trial')}"
         made += ", when the time was up" if version.tags.get("thano.cut_short") == "True" else ""
     if "rmse" in metrics:
         text = f"{made}, RMSE {metrics['rmse']:.4g}"

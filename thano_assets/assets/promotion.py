@@ -19,7 +19,9 @@ from thano_assets.assets.readings import (
     Reading,
     TableReading,
     TextReading,
+    is_number,
     label_type_kept,
+    training_columns,
     training_rows,
 )
 from thano_assets.assets.relations import Stage, text_column
@@ -326,18 +328,33 @@ def _words(
     return text
 
 
-def check_evaluation_table(statement: BuildModel | FitModel, runtime: Runtime) -> None:
+def check_evaluation_table(
+    statement: BuildModel | FitModel, runtime: Runtime, query: list[Column] | None = None
+) -> None:
     """Check, where the table of ``evaluate_on`` is there already, that it has the columns that are needed.
+
+    Args:
+        statement: Has the options.
+        runtime: Where the table is.
+        query: The columns of the statement's query: those that a model of tables needs.
 
     Raises:
         UnknownColumn, ColumnTypeError: placed at the option.
     """
-    if statement.options.get("evaluate_on") is None:
+    tables = isinstance(statement, BuildModel) and statement.task is not None
+    if statement.options.get("evaluate_on") is None or tables is (query is None):
         return
     table = str(statement.options["evaluate_on"])
-    if runtime.warehouse.exists(table) and not (isinstance(statement, BuildModel) and statement.task):
-        with runtime.warehouse.read() as connection:
-            _columns(statement, describe(connection, quote(table)))
+    if not runtime.warehouse.exists(table):
+        return
+    with runtime.warehouse.read() as connection:
+        columns = describe(connection, quote(table))
+    if query is None:
+        _columns(statement, columns)
+        return
+    reading, label = training_columns(statement, query)
+    assert label is not None  # only base models have none
+    _read_like(statement, reading, label.name, columns)
 
 
 def _columns(statement: BuildModel | FitModel, columns: list[Column]) -> tuple[Column, Column]:
@@ -368,14 +385,19 @@ def _column(statement: BuildModel | FitModel, columns: list[Column], name: str, 
 
 
 def _read_like(
-    statement: BuildModel | FitModel, training_set: TrainingSet, columns: list[Column]
+    statement: BuildModel | FitModel, reading: Reading, label: str, columns: list[Column]
 ) -> tuple[Reading, Column]:
-    """How the table of ``evaluate_on`` is read, so that its rows are those of a snapshot."""
-    if not training_set.features:
-        text, label = _columns(statement, columns)
-        return TextReading(text.name), label
-    reading = training_set.reading
-    assert isinstance(reading, TableReading)
+    """How the table of ``evaluate_on`` is read, so that its rows are those of a snapshot.
+
+    Args:
+        statement: Has the options.
+        reading: How the training rows are read.
+        label: Their column of labels.
+        columns: Of the table.
+    """
+    if not isinstance(reading, TableReading):
+        text, truth = _columns(statement, columns)
+        return TextReading(text.name), truth
     for feature in reading.features:
         column = _column(statement, columns, feature.name, "")
         if not feature.takes(column.type):
@@ -385,7 +407,15 @@ def _read_like(
                 f"{column.type}; in the query it is {feature.type}.",
                 hint="Make the table with the types of the query.",
             ).at(statement.source, place.start, len(place))
-    return reading, _column(statement, columns, training_set.label, "label_col")
+    truth = _column(statement, columns, label, "label_col")
+    if label_type_kept(statement) == "DOUBLE" and not is_number(truth):
+        place = statement.options.value_span("evaluate_on")
+        raise ColumnTypeError(
+            f"Column {truth.name} of {statement.options['evaluate_on']}, the table of evaluate_on, is "
+            f"{truth.type}, not a number.",
+            hint="Make the table with the types of the query.",
+        ).at(statement.source, place.start, len(place))
+    return reading, truth
 
 
 def _freeze_table(
@@ -400,7 +430,8 @@ def _freeze_table(
             f"There is no table {table}, which evaluate_on names.", hint=did_you_mean(table, known, "tables")
         ).at(statement.source, place.start, len(place))
     with runtime.warehouse.read() as connection:
-        reading, label = _read_like(statement, training_set, describe(connection, quote(table)))
+        columns = describe(connection, quote(table))
+        reading, label = _read_like(statement, training_set.reading, training_set.label, columns)
         type_ = label_type_kept(statement)
         rows = training_rows(quote(table), reading, label, type_)
         named = quote(training_set.label)

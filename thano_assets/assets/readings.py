@@ -196,7 +196,7 @@ def training_columns(
     if not (isinstance(statement, BuildModel) and statement.task):
         return TextReading(text_column(columns, statement).name), find_column(columns, statement, "label_col")
     label = find_column(columns, statement, "label_col")
-    if statement.task == "regression" and not _NUMBER.fullmatch(label.type):
+    if statement.task == "regression" and not is_number(label):
         raise ColumnTypeError(
             f"Column {label.name} is {label.type}, not a number.",
             hint=f"AutomlClassifier predicts classes; CAST({label.name} AS DOUBLE) makes numbers of texts.",
@@ -275,6 +275,11 @@ def label_name(reading: Reading, label: Column) -> str:
     return "label" if isinstance(reading, TextReading) else label.name
 
 
+def is_number(column: Column) -> bool:
+    """Whether a column holds numbers."""
+    return _NUMBER.fullmatch(column.type) is not None
+
+
 def label_type_kept(statement: BuildModel | FitModel) -> str:
     """The DuckDB type of labels in a snapshot."""
     return "DOUBLE" if isinstance(statement, BuildModel) and statement.task == "regression" else "VARCHAR"
@@ -345,7 +350,7 @@ def truth_column(
             ).at(statement.source, statement.query.span.start)
     else:
         found = find_column(columns, statement, "label_col")
-    if version.task == "regression" and not _NUMBER.fullmatch(found.type):
+    if version.task == "regression" and not is_number(found):
         raise ColumnTypeError(
             f"Column {found.name} is {found.type}, and {version.name} predicts numbers.",
             hint=f"CAST({found.name} AS DOUBLE) makes numbers of texts.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -85,7 +86,7 @@ def refuse_tables(
         return
     ref = statement.parent if isinstance(statement, FitModel) else statement.model
     if isinstance(statement, FitModel):
-        message = f"{model} is a model of tables, which is not trained on."
+        message = f"{model} is a model of tables; FIT MODEL goes on training classifiers of texts."
         hint = "BUILD MODEL … OPTIONS (overwrite=True) finds a new one from all the rows there are."
     elif isinstance(statement, ExplainPredict):
         message = f"{model} is a model of tables; EXPLAIN PREDICT tells the words of a text."
@@ -158,11 +159,12 @@ def answered(
             f"SELECT (SELECT count(key) FROM {unknown}), (SELECT count(*) FROM {known})"
         ).fetchall()[0]
         if texts:
-            reader = cursor.sql(
+            reader = windows(
+                stage.connection,
                 f"SELECT CAST(u.key AS VARCHAR) AS key, CAST(r.{quote(text)} AS VARCHAR) AS text "
-                f"FROM rows r POSITIONAL JOIN {unknown} u WHERE u.key IS NOT NULL"
-            ).to_arrow_reader(WINDOW)
-            with stage.connection.cursor() as writer:
+                f"FROM rows r POSITIONAL JOIN {unknown} u WHERE u.key IS NOT NULL",
+            )
+            with stage.connection.cursor() as writer, closing(reader):
                 _answer(reader, texts, answerer, writer, known, batch_size, runtime, outcome)
             answers.tidy(runtime.workspace)
         cut, limit = run(
@@ -214,10 +216,39 @@ def roomy(cursor: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
         try:
             return work()
         except duckdb.OutOfMemoryException:
-            limit = cursor.execute("SELECT current_setting('memory_limit')").fetchall()[0][0]
-            number, unit = str(limit).split()
-            cursor.execute(f"SET memory_limit = '{2 * float(number)}{unit}'")
+            _double_memory(cursor)
     return work()
+
+
+def _double_memory(cursor: duckdb.DuckDBPyConnection) -> None:
+    limit = cursor.execute("SELECT current_setting('memory_limit')").fetchall()[0][0]
+    number, unit = str(limit).split()
+    cursor.execute(f"SET memory_limit = '{2 * float(number)}{unit}'")
+
+
+def windows(connection: duckdb.DuckDBPyConnection, query: str) -> Generator[pa.RecordBatch]:
+    """The rows of ``query``, some at a time, while others work on the same stage.
+
+    Where the reading fails for want of memory it goes on after the last window with twice as much: DuckDB
+    gives rows in the same order each time (its setting ``preserve_insertion_order``).
+    """
+    import duckdb
+
+    given = 0
+    for left in reversed(range(_DOUBLINGS + 1)):
+        rest = f"{query} OFFSET {given}" if given else query
+        with connection.cursor() as cursor:
+            try:
+                for window in cursor.sql(rest).to_arrow_reader(WINDOW):
+                    given += window.num_rows
+                    yield window
+                return
+            except (duckdb.OutOfMemoryException, OSError) as error:
+                # What fails amid the stream comes through Arrow, which has no other type for it.
+                if not left or not str(error).startswith("Out of Memory"):
+                    raise
+        with connection.cursor() as cursor:
+            _double_memory(cursor)
 
 
 def probabilities(
@@ -251,7 +282,7 @@ def probabilities(
 
 
 def _answer(
-    reader: pa.RecordBatchReader,
+    reader: Iterable[pa.RecordBatch],
     total: int,
     answerer: Answerer,
     cursor: duckdb.DuckDBPyConnection,
@@ -312,9 +343,8 @@ def _add(
         }
     )
     cursor.register("window_answers", window)
-    cursor.execute(
-        f"INSERT INTO {table} SELECT CAST(key AS UUID), p, cut FROM window_answers WHERE NOT isnan(p[1])"
-    )
+    insert = f"INSERT INTO {table} SELECT CAST(key AS UUID), p, cut FROM window_answers WHERE NOT isnan(p[1])"
+    roomy(cursor, lambda: cursor.execute(insert))
     cursor.unregister("window_answers")
 
 

@@ -240,11 +240,11 @@ class _Asked:
         asked = SearchInFile(self.rows, file, column, self.vector, self.top_k)
         same = asked.same_texts() if texts else asked.same_vectors()
         try:
-            with (
-                self.runtime.warehouse.write() as connection,
-                asked.found(connection, self.result, same) as (query, searched, missing),
-            ):
-                return self._made(connection, query), searched, missing
+            with self.runtime.warehouse.write() as connection:
+                if not self.rows.still(self.runtime):
+                    raise Outdated
+                with asked.found(connection, self.result, same) as (query, searched, missing):
+                    return self._made(connection, query), searched, missing
         except Outdated:
             if file.path.parent == self.model.answers.folder:  # not production's, in an environment
                 file.discard()

@@ -1,9 +1,10 @@
 """SEARCH TEXT where the rows of its query are rows of one table: vectors from a file, rows by their number.
 
-The vectors of a table lie in a file beside the model's answers, named by the table's data version, and are
-compared there; DuckDB then reads only the rows that were found. What it reads is held against what the
-vectors were made from, in the transaction that makes the result: where they differ the file is dropped, and
-the search goes the long way.
+The vectors of a table lie in a file beside the model's answers, named by the table's data version and by what
+other programs wrote to the database (:mod:`~thano_assets.resources.foreign_writes`), and are compared there;
+DuckDB then reads only the rows that were found. What it reads is held against what the vectors were made
+from, in the transaction that makes the result: where they differ the file is dropped, and the search goes
+the long way.
 """
 
 from __future__ import annotations
@@ -51,10 +52,12 @@ class PlainRows:
     Attributes:
         query: the search's query.
         version: the table's data version.
+        foreign: what stands for what other programs wrote since.
     """
 
     query: Rowwise
     version: str
+    foreign: str = ""
 
     @property
     def table(self) -> str:
@@ -75,7 +78,11 @@ class PlainRows:
         names = {column.name.casefold() for column in describe(connection, quote(query.table))}
         if version is None or names & {"rowid", ROW}:
             return None
-        return cls(query, version)
+        return cls(query, version, runtime.warehouse.foreign_mark(query.table))
+
+    def still(self, runtime: Runtime) -> bool:
+        """Whether no other program has written the table's file since."""
+        return runtime.warehouse.foreign_mark(self.query.table) == self.foreign
 
     def path(self, column: str, of: str, answers: Answers) -> Path:
         """The file with the vectors of the table's ``column``, be it there or not.
@@ -87,7 +94,9 @@ class PlainRows:
         """
         from thano_assets.learning.nearest import FORMAT
 
-        return answers.vectors_path(f"{FORMAT}\n{self.version}\n{self.query.column(column)}\n{of}")
+        return answers.vectors_path(
+            f"{FORMAT}\n{self.version}\n{self.foreign}\n{self.query.column(column)}\n{of}"
+        )
 
 
 def opened(path: Path, answers: Answers) -> VectorFile | None:

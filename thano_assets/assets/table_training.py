@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.runtime import Runtime
 from thano_assets.assets.trainers import Made, Settings, class_scores, computed_tags
+from thano_assets.results import counted
 from thano_assets.sql.statements import BuildModel, FitModel
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class TableTrainer:
 
 def _chosen(result: TableResult) -> str:
     found = result.found
-    told = f"Best of {len(found.trials)} trials: {result.learner}"
+    told = f"Best of {counted(len(found.trials), 'trial')}: {result.learner}"
     return told + (", when the time was up" if found.cut_short else "")
 
 

@@ -144,7 +144,7 @@ class BuildRun:
             self._flush()
             self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
             with self.registry.exclusive(self.name):
-                version = self._create_version(logged, finite, given)
+                version = self._create_version(logged, labels, finite, given)
                 if champion:
                     self.client.set_registered_model_alias(self.name, CHAMPION, str(version))
                 self.registered = self.registry.resolve(self.name, version=version)
@@ -218,9 +218,8 @@ class BuildRun:
             if labels is None:
                 save_base(source, target, model=model, card=_base_card(self.name, metrics, tags))
             elif labels.get("task"):
-                learner = tags.get("thano.learner", "")
-                texts = _description(tags), _figures(metrics), CHAMPION, learner
-                card = mlflow_table.card(self.name, labels, *texts)
+                texts = _description(tags, labels), _figures(metrics), CHAMPION
+                card = mlflow_table.card(self.name, *texts)
                 mlflow_table.save(source, target, model=model, labels=labels, card=card)
             else:
                 wanted = tags.get("thano.max_length", "")
@@ -240,10 +239,12 @@ class BuildRun:
             raise
         return logged
 
-    def _create_version(self, logged: Any, metrics: dict[str, float], tags: dict[str, str]) -> int:
+    def _create_version(
+        self, logged: Any, labels: Mapping[str, Any] | None, metrics: dict[str, float], tags: dict[str, str]
+    ) -> int:
         from mlflow.exceptions import MlflowException
 
-        description = _description(tags)
+        description = _description(tags, labels)
         with suppress(MlflowException):  # it is there, from an earlier version or another process
             self.client.create_registered_model(self.name, description=description)
         self.client.update_registered_model(self.name, description)
@@ -298,12 +299,16 @@ def _model_type(labels: Mapping[str, Any] | None) -> str:
     return "regressor" if labels.get("task") == "regression" else "classifier"
 
 
-def _description(tags: Mapping[str, str]) -> str:
+def _description(tags: Mapping[str, str], labels: Mapping[str, Any] | None = None) -> str:
     lines = []
     if statement := tags.get("thano.statement"):
         lines.append(f"```sql\n{statement}\n```")
     source = tags.get("thano.base_source")
-    if source:
+    if labels and labels.get("task"):
+        from .mlflow_table import description
+
+        lines.append(description(labels, tags))
+    elif source:
         base = tags.get("thano.base", "")
         parts = [part for part in (source, tags.get("thano.base_revision")) if part]
         lines.append(f"Base model {base}: {', '.join(parts)}.")

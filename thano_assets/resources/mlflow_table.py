@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MODULE = "thano_table_model"
 _REQUIRED = ("scikit-learn", "lightgbm", "skops", "numpy", "pandas", "pyarrow", "mlflow")
-_SHOWN_FEATURES = 40
+_SHOWN_FEATURES, _SHOWN_CLASSES = 40, 20
 
 
 def save(source: Path, target: Path, *, model: Model, labels: dict[str, Any], card: str) -> None:
@@ -69,58 +69,71 @@ def save(source: Path, target: Path, *, model: Model, labels: dict[str, Any], ca
 
 
 def _signature(labels: Mapping[str, Any]) -> Any:
+    """What comes out. What goes in is left to the model's own code, which reads rows as PREDICT does.
+
+    MLflow would turn a missing boolean into false or true, refuse whole numbers and 32-bit vectors of a data
+    frame or of JSON, and dates in CSV.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
 
-    types: dict[str, Any] = {
-        "number": DataType.double,
-        "boolean": DataType.boolean,
-        "category": DataType.string,
-        "datetime": DataType.datetime,
-        "vector": Array(DataType.float),
-    }
-    inputs: list[Any] = [
-        # Text that is read as a date stays text.
-        ColSpec(types["category" if one["type"] == "VARCHAR" else one["kind"]], one["name"], required=False)
-        for one in labels["features"]
-    ]
     if labels["task"] == "regression":
         outputs: list[Any] = [ColSpec(DataType.double, "predicted")]
     else:
-        outputs = [ColSpec(DataType.string, "predicted"), ColSpec(DataType.double, "probability")]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
+        from thano_assets.learning.tables.model import label_of
+
+        types = {int: DataType.long, float: DataType.double, bool: DataType.boolean}
+        type_ = types.get(type(label_of("0", labels["type"])), DataType.string)
+        outputs = [ColSpec(type_, "predicted"), ColSpec(DataType.double, "probability")]
+    return ModelSignature(outputs=Schema(outputs))
 
 
-def card(
-    name: str, labels: Mapping[str, Any], description: str, figures: str, alias: str, learner: str
-) -> str:
+def description(labels: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    """What a model predicts, what was found, and the columns that it reads, in Markdown.
+
+    Args:
+        labels: as :func:`save` takes them.
+        tags: of the version; ``thano.learner`` and ``thano.trials`` say what the search found.
+    """
+    from thano_assets.learning.tables.learners import LEARNERS
+
+    what = f"the numbers in `{labels['target']}`"
+    if labels["task"] != "regression":
+        classes = labels["classes"]
+        listed = ", ".join(map(str, classes[:_SHOWN_CLASSES]))
+        more = f" and {len(classes) - _SHOWN_CLASSES} more" if len(classes) > _SHOWN_CLASSES else ""
+        what = f"the class in `{labels['target']}` ({labels['type']}): {listed}{more}"
+    learner, trials = tags.get("thano.learner", ""), tags.get("thano.trials", "")
+    counted = "the only trial was" if trials == "1" else f"the best of {trials} trials was"
+    features = labels["features"]
+    rows = "\n".join(
+        f"| {one['name'].replace('|', chr(92) + '|')} | {one['kind']} | {one['type']} |"
+        for one in features[:_SHOWN_FEATURES]
+    )
+    rest = f"\n\n… and {len(features) - _SHOWN_FEATURES} more." if len(features) > _SHOWN_FEATURES else ""
+    return (
+        f"A model of tables that predicts {what}. Optuna searched over LightGBM and scikit-learn; "
+        f"{counted}: {LEARNERS.get(learner, learner)}.\n\n"
+        f"It reads:\n\n| column | kind | type |\n|---|---|---|\n{rows}{rest}"
+    )
+
+
+def card(name: str, description: str, figures: str, alias: str) -> str:
     """The model's README: what it predicts, from what, how well, and how it is asked.
 
     Args:
         name: of the model.
-        labels: as :func:`save` takes them.
-        description: the statement and what it stands on, in Markdown.
+        description: the statement and :func:`description`, in Markdown.
         figures: a table of figures, in Markdown.
         alias: the version that answers by name.
-        learner: the kind of model that was found.
     """
-    features = labels["features"]
-    listed = "\n".join(
-        f"| {one['name']} | {one['kind']} | {one['type']} |" for one in features[:_SHOWN_FEATURES]
-    )
-    more = f"\n\n… and {len(features) - _SHOWN_FEATURES} more." if len(features) > _SHOWN_FEATURES else ""
-    what = (
-        f"numbers of the column `{labels['target']}`"
-        if labels["task"] == "regression"
-        else f"the class in `{labels['target']}`: {', '.join(map(str, labels['classes'][:20]))}"
-    )
     return (
-        f"# {name}\n\nA model of tables ({learner}) that predicts {what}.\n\n{description}\n\n"
-        f"## What it reads\n\n| column | kind | type |\n|---|---|---|\n{listed}{more}\n\n{figures}"
+        f"# {name}\n\n{description}\n\n{figures}"
         "## Use\n\n```python\nimport mlflow\n\n"
         f'model = mlflow.pyfunc.load_model("models:/{name}@{alias}")\n'
         "model.predict(frame)  # a pandas DataFrame with these columns\n```\n\n"
+        f"`mlflow models serve -m models:/{name}@{alias} --env-manager local` answers rows as JSON "
+        "(`dataframe_records`: dates are texts, vectors are lists) and as CSV.\n\n"
         "`model/model.skops` is read by skops, which builds objects of the types that "
         "`code/thano_table_model.py` lists, and no others.\n"
     )

@@ -74,6 +74,13 @@ class ModelVersion:
         return task if task in ("classification", "regression") else None
 
     @property
+    def kind(self) -> str:
+        """What it is, in words: ``base model``, ``classifier`` or ``regressor``."""
+        if self.is_base:
+            return "base model"
+        return "regressor" if self.task == "regression" else "classifier"
+
+    @property
     def features(self) -> list[dict[str, Any]]:
         """The columns that a model of tables reads: ``name``, ``kind``, ``type``, and ``size`` of vectors."""
         return list(self.labels.get("features", []))

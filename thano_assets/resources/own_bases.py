@@ -14,8 +14,13 @@ if TYPE_CHECKING:
 BASE_VERSION_TAG = "thano.base_version"
 
 
-def no_base_model(name: str) -> UnsupportedStatement:
-    """The refusal of a classifier where a base model is meant."""
+def no_base_model(name: str, *, tables: bool = False) -> UnsupportedStatement:
+    """The refusal of a classifier, or of a model of ``tables``, where a base model is meant."""
+    if tables:
+        return UnsupportedStatement(
+            f"{name} is a model of tables, not a base model.",
+            hint="BUILD MODEL … USING AutomlClassifier or AutomlRegressor finds one for other rows.",
+        )
     return UnsupportedStatement(
         f"{name} is a classifier, not a base model.",
         hint=f"FIT MODEL … USING {name} goes on training it; BUILD MODEL starts from a base model.",
@@ -29,7 +34,7 @@ def of_version(version: ModelVersion) -> base_models.ResolvedBase:
         UnsupportedStatement: it is a classifier.
     """
     if not version.is_base:
-        raise no_base_model(version.name)
+        raise no_base_model(version.name, tables=version.task is not None)
     tags = version.tags
     rows = tags.get("thano.rows_train", "")
     texts = f" on {int(rows):,} texts" if rows.isdigit() else ""

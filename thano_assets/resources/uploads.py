@@ -117,6 +117,11 @@ def _looked_at(workspace: Workspace, path: str, found: Path) -> Upload:
     inside = sorted(file for file in folder.iterdir() if file.is_file())
     for file in inside:
         check_inside(workspace, str(Path(path) / file.name), file, reader="UPLOAD MODEL")
+    if any((place / "model.skops").is_file() for place in (folder, folder / "model")):
+        raise DataFileError(
+            f"'{path}' is a model of tables; UPLOAD MODEL registers classifiers of texts.",
+            hint="BUILD MODEL … USING AutomlClassifier or AutomlRegressor finds one from the rows.",
+        )
     if not (folder / "config.json").is_file():
         where = "in it" if found.is_dir() else "beside it"
         raise DataFileError(f"'{path}' is not a model's folder: there is no config.json {where}.", hint=_FORM)
@@ -152,7 +157,7 @@ def _config(file: Path, path: str) -> dict[str, Any]:
     kinds = [str(name) for name in config.get("architectures") or ()]
     if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         raise DataFileError(
-            f"'{path}' holds a {kinds[0]}, not a classifier of texts (…ForSequenceClassification).",
+            f"'{path}' holds {kinds[0]}, not a classifier of texts (…ForSequenceClassification).",
             hint=f"BUILD MODEL name USING '{path}' AS SELECT … trains a classifier from it.",
         )
     kind = config.get("problem_type")

@@ -25,6 +25,7 @@ import duckdb
 
 from ..errors import BorrowedAsset, UnknownTable, WarehouseBusy, WorkspaceError, did_you_mean
 from ..progress import current
+from . import foreign_writes
 from .locks import HAS_KERNEL_LOCKS, lock_beside
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Warehouse:
                     stack.enter_context(self._lock.hold(writes, on_wait))
                 if self._borrowed_lock is not None and production is None and self._can_borrow():
                     stack.enter_context(self._borrowed_lock.hold(False, on_wait))
-                connection = stack.enter_context(self._open(writes, on_wait))
+                connection = stack.enter_context(self._noted(writes, on_wait))
             except OSError as error:
                 raise self._unusable(error.strerror or str(error)) from error
             by_path[self.path] = _Held(connection, writes, self.borrows)
@@ -216,6 +217,15 @@ class Warehouse:
             f"The warehouse {self.path} cannot be used: {reason}.",
             hint="`thano doctor` checks the workspace, its rights and its free space.",
         )
+
+    @contextmanager
+    def _noted(self, writes: bool, on_wait: Callable[[str], None]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open; what is written is noted as ours when it is closed, and our lock still held."""
+        with self._open(writes, on_wait) as connection:
+            mark = foreign_writes.mark(self.path)  # nobody else can write while it is open
+            yield connection
+        if writes:
+            foreign_writes.note(self.path, mark)
 
     def _open(self, writes: bool, on_wait: Callable[[str], None]) -> duckdb.DuckDBPyConnection:
         if not writes and not self.path.exists():
@@ -332,6 +342,14 @@ class Warehouse:
         """Whether this database itself has a table of that name; a borrowed one does not count."""
         with self.read() as connection:
             return _exists(connection, name)
+
+    def foreign_mark(self, table: str) -> str:
+        """What stands for the writes of other programs to the file that ``table`` is in.
+
+        Inside :meth:`read` or :meth:`write` it is of what is read there.
+        """
+        own = self.borrows is None or self.has_own(table)
+        return foreign_writes.mark(self.path if own or self.borrows is None else self.borrows)
 
     @property
     def _databases(self) -> str:

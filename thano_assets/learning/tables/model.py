@@ -10,6 +10,8 @@ fitted estimator). skops builds objects of types that are named below and of no 
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,11 @@ TRUSTED = (
 )
 #: Numbers that a date becomes, in this order.
 DATE_PARTS = ("days since 1970", "year", "month", "day of month", "day of week", "hour")
-_ARROW = {
-    "number": pa.float64(),
-    "boolean": pa.float64(),
-    "category": pa.string(),
-    "datetime": pa.timestamp("us"),
-}
+# How a text is a moment to DuckDB: year, month and day, maybe a time; an offset is read and means nothing.
+_MOMENT = re.compile(
+    r"(\d{1,6})([-/\\ ])(\d{1,2})\2(\d{1,2})"
+    r"(?:(?:T| +)(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d*))?)? *(?:Z|UTC|[+-]\d{2}(?::?\d{2})?)? *)?"
+)
 
 
 class TableModel:
@@ -143,7 +144,7 @@ def _block(column: pa.Array, feature: dict[str, Any]) -> np.ndarray:
 
 
 def _numbers(column: pa.Array) -> np.ndarray:
-    found = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    found = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
     return np.where(np.isfinite(found), found, np.nan)
 
 
@@ -191,39 +192,158 @@ def scaled(matrix: np.ndarray, scaling: dict[str, Any], imputer: Any = None) -> 
 
 
 class _Pyfunc:
-    """The model as MLflow asks it: a data frame in, a data frame out."""
+    """The model as MLflow asks it: rows in, a data frame with an answer for each out.
 
-    def __init__(self, model: TableModel) -> None:
+    It says what PREDICT says of the same rows, whichever way they come: a data frame, the JSON and CSV of
+    ``mlflow models serve`` (texts for dates, lists for vectors), or columns as a dictionary of lists.
+
+    Args:
+        model: answers.
+        label_type: DuckDB type of the labels, which answers have too.
+    """
+
+    def __init__(self, model: TableModel, label_type: str) -> None:
         self._model = model
+        self._labels = [label_of(text, label_type) for text in model.classes]
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
         import pandas as pd
+        from mlflow.exceptions import MlflowException
 
-        features = self._model.config["features"]
-        absent = [feature["name"] for feature in features if feature["name"] not in model_input.columns]
-        if absent:
-            raise ValueError(f"The rows have no column {', '.join(absent)}.")
-        columns = {}
-        for feature in features:
-            type_ = _ARROW.get(feature["kind"]) or pa.list_(pa.float64(), feature["size"])
-            values = model_input[feature["name"]]
-            if feature["kind"] == "datetime":
-                values = pd.to_datetime(values, errors="coerce")
-            if feature["kind"] == "category":
-                values = values.map(lambda value: value if value is None or value != value else str(value))
-            columns[feature["name"]] = pa.array(values, from_pandas=True).cast(type_)
-        found = self._model.predict(pa.table(columns))
+        try:
+            frame = _frame(model_input)
+            found = self._model.predict(_rows(frame, self._model.config["features"]))
+        except _Unreadable as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from None
         if not self._model.classes:
-            return pd.DataFrame({"predicted": found[:, 0]}, index=model_input.index)
+            return pd.DataFrame({"predicted": found[:, 0]}, index=frame.index)
         best = found.argmax(axis=1)
         return pd.DataFrame(
             {
-                "predicted": [self._model.classes[place] for place in best],
+                "predicted": [self._labels[place] for place in best],
                 "probability": found[np.arange(len(found)), best],
             },
-            index=model_input.index,
+            index=frame.index,
         )
 
 
+class _Unreadable(Exception):  # noqa: N818 - what is told is MLflow's exception with these words
+    """What came is no rows of the model's columns."""
+
+
+def _frame(rows: Any) -> Any:
+    """What MLflow hands over, as a pandas DataFrame."""
+    import pandas as pd
+
+    if isinstance(rows, pd.DataFrame):
+        return rows
+    if isinstance(rows, dict) and all(isinstance(values, (list, np.ndarray)) for values in rows.values()):
+        if len({len(values) for values in rows.values()}) > 1:
+            raise _Unreadable("The columns have different numbers of rows.")
+        # MLflow makes arrays without dimensions of the values of JSON's "instances".
+        plain = lambda one: one.item() if isinstance(one, np.ndarray) and not one.ndim else one  # noqa: E731
+        return pd.DataFrame({name: pd.Series([*map(plain, values)]) for name, values in rows.items()})
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        return pd.DataFrame(rows)
+    raise _Unreadable("The model reads rows with named columns: a data frame, dataframe_records or CSV.")
+
+
+def _rows(frame: Any, features: list[dict[str, Any]]) -> pa.Table:
+    """The columns of a data frame as :func:`encode` takes them, found by name in any case."""
+    if not len(frame) and not len(frame.columns):
+        frame = frame.reindex(columns=[feature["name"] for feature in features])
+    folded = {str(name).casefold(): place for place, name in reversed([*enumerate(frame.columns)])}
+    exact = {name: place for place, name in reversed([*enumerate(frame.columns)])}
+    places = [exact.get(one["name"], folded.get(one["name"].casefold())) for one in features]
+    absent = [one["name"] for one, place in zip(features, places, strict=True) if place is None]
+    if absent:
+        raise _Unreadable(f"The rows have no column {', '.join(absent)}, which the model reads.")
+    columns = {}
+    for feature, place in zip(features, places, strict=True):
+        try:
+            columns[feature["name"]] = _read(frame.iloc[:, place], feature)
+        except (TypeError, ValueError, OverflowError) as error:
+            wanted = f"{feature['size']} numbers" if feature["kind"] == "vector" else feature["kind"]
+            raise _Unreadable(
+                f"The column {feature['name']} does not hold what the model reads there ({wanted}): {error}"
+            ) from None
+    return pa.table(columns)
+
+
+def _read(series: Any, feature: dict[str, Any]) -> pa.Array:
+    """A column of a data frame as DuckDB would hand it over; ``None``, NaN and NaT are missing."""
+    kind = feature["kind"]
+    present = series.notna().tolist()
+    values = [value if known else None for value, known in zip(series.tolist(), present, strict=True)]
+    if kind == "category":
+        whole = not all(present) and all(
+            isinstance(one, float) and one.is_integer() for one in values if one is not None
+        )
+        return pa.array(
+            [None if one is None else _text(int(one) if whole else one) for one in values], pa.string()
+        )
+    if kind == "datetime":
+        return pa.array([None if one is None else _moment(one) for one in values], pa.timestamp("us"))
+    if kind == "vector":
+        type_ = pa.list_(pa.float32(), feature["size"])
+        return pa.array([None if one is None else _numbers_of(one, feature["size"]) for one in values], type_)
+    numbers = [None if one is None else _number(one) for one in values]
+    if kind == "boolean":
+        numbers = [None if one is None else float(one != 0) for one in numbers]
+    return pa.array(numbers, pa.float64())
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is text.")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    """As DuckDB writes it."""
+    if isinstance(value, (list, dict, tuple, np.ndarray)):
+        raise TypeError(f"{value!r} is no single value.")
+    return str(value).lower() if isinstance(value, (bool, np.bool_)) else str(value)
+
+
+def _moment(value: Any) -> datetime | None:
+    """A date or time, without its time zone as in DuckDB; ``None`` for a text that DuckDB takes for none."""
+    if isinstance(value, str):
+        found = _MOMENT.fullmatch(value)
+        if found is None:
+            return None
+        year, month, day, hour, minute, second = (int(found[place] or 0) for place in (1, 3, 4, 5, 6, 7))
+        try:
+            return datetime(year, month, day, hour, minute, second, int((found[8] or "")[:6].ljust(6, "0")))
+        except ValueError:
+            return None
+    if isinstance(value, datetime):
+        plain = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+        return datetime.fromisoformat(plain.isoformat(timespec="microseconds"))  # of pandas' own type
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)
+    raise TypeError(f"{value!r} is no date.")
+
+
+def _numbers_of(value: Any, size: int) -> list[float]:
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is text.")
+    found = np.asarray(value, dtype=np.float32)
+    if found.shape != (size,):
+        raise ValueError(f"{value!r} has not {size} numbers.")
+    return list(found.tolist())
+
+
+def label_of(text: str, type_: str) -> Any:
+    """A label as Python has it: a number or boolean where its DuckDB type is one, else its text."""
+    if type_ == "BOOLEAN":
+        return text == "true"
+    if type_.endswith("INT") or type_ in ("INTEGER", "UINTEGER"):
+        return int(text)
+    return float(text) if type_ in ("FLOAT", "DOUBLE") or type_.startswith("DECIMAL") else text
+
+
 def _load_pyfunc(path: str) -> _Pyfunc:
-    return _Pyfunc(TableModel.load(Path(path)))
+    labels = Path(path).parent / "labels.json"
+    type_ = json.loads(labels.read_text(encoding="utf-8"))["type"] if labels.is_file() else "VARCHAR"
+    return _Pyfunc(TableModel.load(Path(path)), type_)

@@ -2,7 +2,8 @@
 
 A search is a chain of trials, each chosen from the ones before by a tree-structured Parzen estimator
 (Bergstra et al. 2011) with a seed. So the settings after n trials follow from the rows, the seed and n: time
-decides only how many trials there are, and a search that was cut short is repeated by asking for as many.
+decides only how many trials there are, and a search that was cut short is repeated by asking for as many. A
+trial that is going on when the time is up is given up and counts for nothing, so this holds for it too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from .settings import TableSettings
 CROSS_VALIDATED = 20_000
 FOLDS = 3
 _JUDGED = 5  # of five parts one judges, where there is no cross-validation
+_TREES = 8  # of a forest that are grown between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def search(
     progress: Progress,
     on_metrics: Callable[[dict[str, float], int], None],
 ) -> Found:
-    """Try settings until there were ``max_trials`` or the time is up.
+    """Try settings until there were ``max_trials`` or the time is up; one is always tried to its end.
 
     Args:
         matrix: float32 of shape (N, D).
@@ -79,18 +81,19 @@ def search(
     folds = _folds(truth, classes, settings.seed)
     trials: list[Tried] = []
     best: Tried | None = None
-    started = time.monotonic()
+    budget = settings.time_budget
+    end = None if budget is None else time.monotonic() + budget
     with progress.task("Trying models", settings.max_trials, "trials") as task:
         for number in range(1, settings.max_trials + 1):
-            budget = settings.time_budget
-            if trials and budget is not None and time.monotonic() - started >= budget:
-                break
             began = time.monotonic()
             trial = study.ask()
             learner, params = suggest(trial)
             loss, error = None, None
             try:
-                loss = _judged(matrix, truth, classes, folds, learner, params, settings)
+                limit = end if trials else None
+                loss = _judged(matrix, truth, classes, folds, learner, params, settings, limit)
+            except _TimeIsUp:
+                break
             except Exception as problem:  # whatever a library raises, this setting is none
                 error = str(problem).split("\n")[0]
             if loss is None or not np.isfinite(loss):
@@ -131,8 +134,23 @@ def fitted(
     learner: str,
     params: dict[str, Any],
     settings: TableSettings,
+    end: float | None = None,
 ) -> Any:
-    """An estimator with these settings, fitted on all rows."""
+    """An estimator with these settings, fitted on all rows.
+
+    Args:
+        matrix: float32 of shape (N, D).
+        truth: class indices or numbers, shape (N,).
+        classes: how many, 0 for numbers.
+        learner: the kind.
+        params: its settings.
+        settings: of the training.
+        end: when to give up, by :func:`time.monotonic`; what is fitted before is the same as without it.
+
+    Raises:
+        _TimeIsUp: it was not done at ``end``; a linear model is brought to its end.
+    """
+    _look_at_clock(end)
     if classes and len(np.unique(truth)) == 1:
         from sklearn.dummy import DummyClassifier
 
@@ -142,7 +160,25 @@ def fitted(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of not quite having converged: the loss tells
+        if end is not None and learner == "lgbm":
+            return model.fit(matrix, truth, callbacks=[lambda _: _look_at_clock(end)])
+        if end is not None and "n_estimators" in params:
+            # Trees that are added are those that would have been grown at once.
+            total = params["n_estimators"]
+            for count in [*range(_TREES, total, _TREES), total]:
+                model.set_params(warm_start=True, n_estimators=count).fit(matrix, truth)
+                _look_at_clock(end if count < total else None)
+            return model
         return model.fit(matrix, truth)
+
+
+class _TimeIsUp(Exception):  # noqa: N818 - a state of the search
+    """No time is left for what is going on."""
+
+
+def _look_at_clock(end: float | None) -> None:
+    if end is not None and time.monotonic() >= end:
+        raise _TimeIsUp
 
 
 def loss_of(truth: np.ndarray, found: np.ndarray, classes: int) -> float:
@@ -161,11 +197,12 @@ def _judged(
     learner: str,
     params: dict[str, Any],
     settings: TableSettings,
+    end: float | None,
 ) -> float:
     total, rows = 0.0, 0
     for fold in range(FOLDS) if len(truth) <= CROSS_VALIDATED else [0]:
         judged = folds == fold
-        model = fitted(matrix[~judged], truth[~judged], classes, learner, params, settings)
+        model = fitted(matrix[~judged], truth[~judged], classes, learner, params, settings, end)
         loss = loss_of(truth[judged], predicted(model, matrix[judged], classes), classes)
         count = int(judged.sum())
         total += count * (loss if classes else loss**2)

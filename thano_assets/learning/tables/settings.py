@@ -16,7 +16,7 @@ class TableSettings:
         task: ``'classification'`` or ``'regression'``.
         impute_type: ``'simple'`` or ``'iterative'``.
         outlier_method: ``'knn'``, ``'iso'``, ``'pca'``, or ``None`` to keep all rows.
-        time_budget: seconds after which no new setting is tried; ``None`` for no limit.
+        time_budget: seconds after which no setting is tried any more; ``None`` for no limit.
         max_trials: settings to try.
         eval_fraction: share of the rows held out for evaluation, in ``[0, 1)``.
         seed: fixes the hold-out rows, the folds, the search and the models.

@@ -202,7 +202,7 @@ def table_training(task: str) -> tuple[OptionSpec, ...]:
         OptionSpec(
             "time_left_for_this_task",
             "integer",
-            "Seconds after which no new setting is tried; the one that is being tried is brought to its end.",
+            "Seconds after which no setting is tried any more; the first is always brought to its end.",
             default=300,
             aliases=("time_budget",),
             minimum=1,
