@@ -51,7 +51,7 @@ _ELECTRA_BASE = replace(_ELECTRA, learning_rate=1e-4)
 _ELECTRA_LARGE = replace(_ELECTRA, learning_rate=5e-5, layer_decay=0.9)
 
 # Narrow distilled encoders (MiniLM, multilingual-e5-small): see docs/decisions/training-recipe.md.
-_SMALL_DISTILLED = Recipe(5e-5, dropout=0.0, falling=False, average=0.3)
+_SMALL_DISTILLED = Recipe(5e-5, head_rate=10.0, dropout=0.0, falling=False, average=0.3)
 
 # BERT's authors' settings (Devlin et al. 2019, appendix A.3), and what serves most encoders of its size.
 _BERT = Recipe(3e-5)
