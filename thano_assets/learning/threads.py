@@ -19,10 +19,13 @@ import torch
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
+# What Python does for a batch it does one thread at a time: many more would wait for one another.
+_MOST = 8
+
 
 def workers() -> int:
-    """How many batches are computed side by side: as many as torch has threads here."""
-    return torch.get_num_threads()
+    """How many batches are computed side by side: as many as torch has threads here, or 8."""
+    return min(torch.get_num_threads(), _MOST)
 
 
 def in_threads(
@@ -36,7 +39,7 @@ def in_threads(
     raises is raised here; items not begun yet are left then, as where the caller stops listening.
     """
     number = number or workers()
-    pool = _pool(number, max(1, workers() // number))
+    pool = _pool(number, max(1, torch.get_num_threads() // number))
     running: deque[Future[_Found]] = deque()
     try:
         for item in items:
@@ -52,14 +55,15 @@ def in_threads(
 
 _making = threading.Lock()
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork; Windows has none
+    os.register_at_fork(after_in_child=_pools.clear)
 
 
 def _pool(number: int, cores: int) -> ThreadPoolExecutor:
     """Threads for ``number`` batches at a time, each on so many cores."""
     with _making:
         if (number, cores) not in _pools:
-            before = workers()
+            before = torch.get_num_threads()
             pool = ThreadPoolExecutor(number, "thano-batches")
             begun = threading.Barrier(number + 1)
 
