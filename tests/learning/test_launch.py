@@ -162,7 +162,8 @@ run(Place(Path({str(place.root)!r})), Path({str(tiny_electra)!r}), texts, labels
     )
     launching = subprocess.Popen(
         [sys.executable, str(script)],
-        env=os.environ | {"THANO_PROCESSES": "2", "PYTHONPATH": str(Path(__file__).parents[2])},
+        env=os.environ
+        | {"THANO_PROCESSES": "2", "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
     )
     assert launching.stdout is not None
@@ -173,6 +174,7 @@ run(Place(Path({str(place.root)!r})), Path({str(tiny_electra)!r}), texts, labels
     launching.wait()
     _, alive = psutil.wait_procs(below, timeout=60)
     assert not alive
+    assert not list(tmp_path.glob("thano-training-*"))  # the texts that were handed over
 
 
 @pytest.mark.parametrize("written", ["two", "0", "-1", "1.5"])

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -259,6 +260,9 @@ def work(folder: Path) -> None:
             told = _Told(stream)
             result = job.run(told, lambda figures, step: told.tell("metrics", figures, step))
             _written(folder / _RESULT, result)
+    except ConnectionError:
+        shutil.rmtree(folder, ignore_errors=True)  # whoever would have removed it was killed
+        raise
     except Exception as error:
         with suppress(Exception):  # not every exception can be pickled
             _written(folder / f"error-{rank}.pickle", error)
