@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from thano_assets.resources.workspace import Workspace
@@ -31,6 +32,14 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Two workers with two threads each would wait for one another on two cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Random inputs: a few hundred of each kind, ten thousand where asked for by --hypothesis-profile long.
+_HEALTH = [hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow]
+for _name, _examples in (("short", 150), ("long", 10_000)):
+    hypothesis.settings.register_profile(
+        _name, max_examples=_examples, deadline=None, suppress_health_check=_HEALTH, database=None
+    )
+hypothesis.settings.load_profile("short")
 
 _LARGE = ("dagster", "mlflow", "torch", "transformers")
 

@@ -372,10 +372,10 @@ def _check_model_name(statement: Statement, name: str, offset: int) -> None:
 
 
 def _check_source(statement: Copy, runtime: Runtime) -> None:
-    from thano_assets.resources.files import raw_source
+    from thano_assets.assets.copies import source_of
 
     try:
-        raw_source(runtime.workspace, path=statement.path, rows_json=statement.rows_json)
+        source_of(statement, runtime.workspace)
     except ThanoError as error:
         raise error.at(
             statement.source,

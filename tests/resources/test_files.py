@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from thano_assets.errors import DataFileError, PathRefused, ThanoError
-from thano_assets.resources.files import TypesGuessedWrong, raw_source, resolve
+from thano_assets.resources.files import resolve
+from thano_assets.resources.reading.options import ReadOptions
+from thano_assets.resources.reading.source import ReadAgain, raw_source
 from thano_assets.resources.warehouse import Warehouse, describe
 from thano_assets.resources.workspace import Workspace
+from thano_assets.sql import Options
 
 CSV = 'review,label\nGreat!,1\n"bad, bad",0\n'
 
@@ -40,19 +42,19 @@ def copy(workspace: Workspace) -> Callable[..., tuple[list[tuple[str, str]], lis
     warehouse = Warehouse.of(workspace)
 
     def load(
-        path: str | None = None, rows_json: str | None = None, thorough: bool = False
+        path: str | None = None, rows_json: str | None = None, **options: Any
     ) -> tuple[list[tuple[str, str]], list[tuple[Any, ...]]]:
-        source = raw_source(workspace, path=path, rows_json=rows_json)
-        if thorough:
-            source = source.thorough()
-        with warehouse.write() as connection:
-            relation = source.relation(connection)
+        options = dict(Options.of("COPY", **options))
+        source = raw_source(workspace, path=path, rows_json=rows_json, options=ReadOptions.of(options))
+        while True:
             try:
-                connection.execute(f"CREATE OR REPLACE TABLE t AS {relation}")
-            except duckdb.Error as error:
-                raise source.explain(error) from error
-            columns = [(column.name, column.type) for column in describe(connection, "t")]
-            return columns, connection.execute("FROM t").fetchall()
+                with warehouse.write() as connection:
+                    with source.relation(connection) as relation:
+                        connection.execute(f"CREATE OR REPLACE TABLE t AS {relation.sql}")
+                    columns = [(column.name, column.type) for column in describe(connection, "t")]
+                    return columns, connection.execute("FROM t").fetchall()
+            except ReadAgain as again:
+                source = again.source
 
     return load
 
@@ -168,7 +170,7 @@ def test_a_file_whose_name_looks_like_a_pattern(put: Callable, copy: Callable) -
 
 def test_inline_rows(copy: Callable, workspace: Workspace) -> None:
     columns, rows = copy(rows_json='[{"review": "it\'s", "day": "2026-01-02"}, {"review": "b", "n": 2.5}]')
-    assert columns == [("review", "VARCHAR"), ("day", "DATE"), ("n", "DOUBLE")]
+    assert columns == [("review", "VARCHAR"), ("day", "VARCHAR"), ("n", "DOUBLE")]
     assert len(rows) == 2
     source = raw_source(workspace, rows_json='[{"a": 1}]')
     assert (source.files, source.format, source.bytes) == ([], "inline", 10)
@@ -181,7 +183,7 @@ def test_types_of_labels(put: Callable, copy: Callable) -> None:
         "BOOLEAN",
         "DOUBLE",
         "VARCHAR",
-        "DOUBLE",
+        "VARCHAR",
         "DATE",
         "TIMESTAMP",
         "VARCHAR",
@@ -211,10 +213,7 @@ def test_one_column_of_text(put: Callable, copy: Callable) -> None:
 
 def test_types_that_change_far_down(put: Callable, copy: Callable) -> None:
     put("t.csv", "review,label\n" + '"two\nlines",1\n' * 30_000 + "x,many\n")
-    says = "'t.csv', line 60,002: 'many' in column label is not of its type"
-    with pytest.raises(TypesGuessedWrong, match=says):
-        copy("t.csv")
-    columns, rows = copy("t.csv", thorough=True)
+    columns, rows = copy("t.csv")
     assert columns == [("review", "VARCHAR"), ("label", "VARCHAR")]
     assert rows[-1] == ("x", "many")
 
@@ -237,26 +236,30 @@ def test_types_that_change_far_down(put: Callable, copy: Callable) -> None:
         (
             "korean.csv",
             "review,label\n좋아요,1\n".encode("cp949"),
-            "'korean.csv' is not UTF-8: line 2 has the byte 0xc1, as cp949 would.",
+            "'korean.csv' is not UTF-8: line 2 has the byte 0xc1.",
         ),
         (
             "latin.csv",
             ("a,b\n" + "x,1\n" * 30_000 + "café,1\n").encode("latin-1"),
-            "'latin.csv' is not UTF-8: line 30,002 has the byte 0xe9, as latin-1 would.",
+            "'latin.csv' is not UTF-8: line 30,002 has the byte 0xe9.",
         ),
         ("wide.csv", "a,b\nx,1\n".encode("utf-16"), "'wide.csv' is not UTF-8: it is UTF-16."),
         ("empty.csv", "", "'empty.csv' is empty."),
         ("empty.parquet", "", "'empty.parquet' is empty."),
-        ("no.csv.gz", "a,b\n", "'no.csv.gz' cannot be read as CSV: Input is not a GZIP stream"),
+        ("no.csv.gz", "a,b\n", "'no.csv.gz' cannot be read: Not a gzipped file"),
         (
             "cut.csv.gz",
             gzip.compress(CSV.encode() * 9999, mtime=0)[:-20],
-            "'cut.csv.gz' cannot be read as CSV",
+            "'cut.csv.gz' cannot be read: Compressed file ended",
         ),
         ("no.parquet", "a,b\n1,2\n" * 9, "'no.parquet' cannot be read as Parquet: "),
-        ("no.json", '{"a": 1', "'no.json' cannot be read as Json: "),
+        ("no.json", '{"a": 1', "'no.json' cannot be read as JSON: Malformed JSON, at byte 8"),
         ("no.jsonl", '{"a": 1}\n{"a": \n', "'no.jsonl' cannot be read as JSON lines: "),
-        ("wide_line.csv", "a,b\n1," + "x" * 3_000_000 + "\n", "Maximum line size"),
+        (
+            "wide_line.csv",
+            "a,b\n1," + "x" * 3_000_000 + "\n",
+            "'wide_line.csv' has a row that is longer than what is read at once.",
+        ),
     ],
 )
 def test_broken_files(put: Callable, copy: Callable, name: str, content: str | bytes, says: str) -> None:
@@ -398,8 +401,8 @@ def test_the_setting_widens_the_fence(workspace: Workspace) -> None:
     wider = Workspace(workspace.root)
     for path in (str(outside / "a.csv"), "a.csv"):
         source = raw_source(wider, path=path)
-        with Warehouse.of(wider).read() as connection:
-            assert len(connection.execute(source.relation(connection)).fetchall()) == 2
+        with Warehouse.of(wider).read() as connection, source.relation(connection) as relation:
+            assert len(connection.execute(relation.sql).fetchall()) == 2
 
 
 def test_quotes_in_a_name_stay_in_the_name(put: Callable, copy: Callable) -> None:

@@ -32,7 +32,7 @@ from thano_assets.graph import NodeKind
 from thano_assets.graph.build import CODE_VERSIONS
 from thano_assets.resources.packaged import file_digest
 from thano_assets.resources.warehouse import as_source, literal, quote
-from thano_assets.system import process_alive
+from thano_assets.system import remove_abandoned, scratch_path
 
 if TYPE_CHECKING:
     import duckdb
@@ -149,10 +149,7 @@ class Answers:
     def tidy(self, workspace: Workspace) -> None:
         """Make many small files one, remove what killed processes left, and keep to :data:`MOST_BYTES`."""
         with suppress(OSError):
-            for path in self.folder.glob(".*.tmp"):
-                pid = path.name[1:].partition("-")[0]
-                if pid.isdigit() and not process_alive(int(pid)):
-                    path.unlink(missing_ok=True)
+            remove_abandoned(self.folder)
             if len(self.parts()) > MOST_PARTS:
                 self._merge()
             _make_room(workspace, self.folder)
@@ -174,7 +171,7 @@ class Answers:
 
     def _write(self, connection: duckdb.DuckDBPyConnection, query: str) -> None:
         name = uuid.uuid4().hex
-        temporary = self.folder / f".{os.getpid()}-{name}.tmp"
+        temporary = scratch_path(self.folder)
         try:
             connection.execute(
                 # In the order of the keys, so that a few texts are found without reading the whole file.

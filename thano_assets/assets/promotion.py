@@ -6,8 +6,6 @@ Both are scored on the same rows, which are kept as a snapshot named by their fi
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +39,7 @@ from thano_assets.resources.registry import VERDICT_TAG
 from thano_assets.resources.warehouse import Column, describe, literal, quote
 from thano_assets.sql.promotion import Comparison, Condition, condition_of
 from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.system import scratch_database
 
 if TYPE_CHECKING:
     from thano_assets.resources.registry import ModelVersion
@@ -508,11 +507,6 @@ def _staged(frozen: Frozen, training_set: TrainingSet, runtime: Runtime) -> Iter
     """The kept rows as a stage of their own."""
     import duckdb
 
-    path = runtime.workspace.snapshots / f".stage-{os.getpid()}-{uuid.uuid4().hex}.duckdb"
-    try:
-        with duckdb.connect(str(path)) as connection:
-            connection.execute(f"CREATE TABLE rows AS {training_set.rows_sql(frozen.path)}")
-            yield Stage(connection, describe(connection, "rows"), str(path), frozen.rows)
-    finally:
-        path.unlink(missing_ok=True)
-        path.with_name(path.name + ".wal").unlink(missing_ok=True)
+    with scratch_database(runtime.workspace.snapshots) as path, duckdb.connect(str(path)) as connection:
+        connection.execute(f"CREATE TABLE rows AS {training_set.rows_sql(frozen.path)}")
+        yield Stage(connection, describe(connection, "rows"), str(path), frozen.rows)

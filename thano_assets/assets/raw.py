@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from thano_assets.assets.copies import source_of
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.catalog import Entry
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Node
-from thano_assets.resources.files import RawSource, raw_source
+from thano_assets.resources.reading.source import RawSource
 from thano_assets.resources.workspace import Workspace
 from thano_assets.sql.statements import Copy
 
@@ -45,7 +46,7 @@ def sources_of(entry: Entry, workspace: Workspace) -> list[RawSource]:
         PathRefused, DataFileError: see :func:`thano_assets.resources.files.resolve`.
     """
     return [
-        raw_source(workspace, path=statement.path)
+        source_of(statement, workspace)
         for statement in entry.statements
         if isinstance(statement, Copy) and statement.path is not None
     ]

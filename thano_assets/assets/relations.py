@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,14 +13,13 @@ from thano_assets.errors import ColumnTypeError, InvalidOption, ThanoError, Unkn
 from thano_assets.resources.warehouse import interrupted, literal, quote
 from thano_assets.sql.duckdb_errors import in_users_text
 from thano_assets.sql.statements import ListItems, Query, Statement
-from thano_assets.system import process_alive
+from thano_assets.system import scratch_database
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
     from thano_assets.resources.warehouse import Column
-    from thano_assets.resources.workspace import Workspace
 
 #: Rows of an asset that its page shows.
 PREVIEW_ROWS = 10
@@ -83,9 +79,7 @@ def staged(query: Query, runtime: Runtime) -> Iterator[Stage]:
 
     from thano_assets.resources.warehouse import Column
 
-    runtime.workspace.snapshots.mkdir(parents=True, exist_ok=True)
-    path = runtime.workspace.snapshots / f".stage-{os.getpid()}-{uuid.uuid4().hex}.duckdb"
-    try:
+    with scratch_database(runtime.workspace.snapshots) as path:
         with runtime.warehouse.read() as connection, located(query):
             sql = prepare(query, connection, runtime)
             connection.execute(f"ATTACH {literal(str(path))} AS stage (READ_WRITE)")
@@ -98,21 +92,6 @@ def staged(query: Query, runtime: Runtime) -> Iterator[Stage]:
             yield Stage(stage_connection, [Column(row[0], row[1]) for row in described], str(path), count)
         finally:
             stage_connection.close()
-    finally:
-        path.unlink(missing_ok=True)
-        path.with_name(path.name + ".wal").unlink(missing_ok=True)
-
-
-def remove_abandoned_stages(workspace: Workspace) -> None:
-    """Remove the staged rows of processes that were killed."""
-    for path in workspace.snapshots.glob(".stage-*"):
-        pid = path.name.split("-")[1]
-        if not pid.isdigit() or process_alive(int(pid)):
-            continue
-        if path.is_dir():  # what did not fit into memory
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def find_column(columns: list[Column], statement: Statement, option: str) -> Column:

@@ -18,13 +18,12 @@ from thano_assets.assets.borrowing import note_borrowed, with_borrowed
 from thano_assets.assets.dagster_compat import LOCATION_NAME, AssetCheckFailed, open_instance, run_assets
 from thano_assets.assets.factory import asset_key, build_assets
 from thano_assets.assets.records import Record, read_records
-from thano_assets.assets.relations import remove_abandoned_stages
 from thano_assets.assets.runtime import Outcome, collecting_outcomes
 from thano_assets.catalog import Entry
 from thano_assets.errors import ExpectationFailed, RunFailed, ThanoError
 from thano_assets.graph import Node
 from thano_assets.graph.build import Key
-from thano_assets.system import process_alive
+from thano_assets.system import process_alive, remove_abandoned
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
@@ -168,7 +167,7 @@ def _open_instance(workspace: Workspace) -> dg.DagsterInstance:
             instance.get_latest_materialization_event(dg.AssetKey(["nothing"]))
             ready.touch()
     _close_dead_runs(instance)
-    remove_abandoned_stages(workspace)
+    remove_abandoned(workspace.snapshots)
     return instance
 
 

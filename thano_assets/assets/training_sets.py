@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +31,7 @@ from thano_assets.learning.settings import TUNING_ROWS
 from thano_assets.resources.warehouse import Column, describe, literal, quote
 from thano_assets.resources.workspace import Workspace
 from thano_assets.sql.statements import BuildModel, FitModel
-from thano_assets.system import write_atomically
+from thano_assets.system import scratch_file, write_atomically
 
 if TYPE_CHECKING:
     import duckdb
@@ -154,15 +153,12 @@ def write_snapshot(connection: duckdb.DuckDBPyConnection, relation: str, target:
     """Keep the rows of ``relation`` in an order of their own (see :attr:`.Reading.order`), once."""
     if target.is_file():
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
+    with scratch_file(target.parent) as temporary:
         connection.execute(
             f"COPY (FROM {relation} {SNAPSHOT_ROW} ORDER BY {order}) TO {literal(str(temporary))} "
             "(FORMAT parquet, COMPRESSION zstd)"
         )
         temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _pointer(workspace: Workspace, model: str) -> Path:

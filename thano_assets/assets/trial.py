@@ -6,8 +6,10 @@ connection then see it first, so whatever stands on it can be tried out too.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.copies import load
 from thano_assets.assets.readings import label_type_kept, training_columns, training_rows
 from thano_assets.assets.relations import prepare
 from thano_assets.assets.runtime import Runtime
@@ -16,9 +18,8 @@ from thano_assets.errors import ThanoError
 from thano_assets.graph import Node
 from thano_assets.graph.build import Key
 from thano_assets.graph.reasons import RowChange
-from thano_assets.resources.files import TypesGuessedWrong, raw_source
 from thano_assets.resources.warehouse import describe, quote
-from thano_assets.sql.statements import BuildModel, Copy, CreateTableAs, FitModel, Query
+from thano_assets.sql.statements import BuildModel, FitModel
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,35 +67,19 @@ class Trial:
             ThanoError: its files cannot be read.
             duckdb.Error: its query does not work.
         """
-        try:
-            self._make(node, thorough=False)
-        except TypesGuessedWrong:
-            self._make(node, thorough=True)
+        load(
+            lambda: nullcontext(self.connection),
+            node.name,
+            node.entry.statements,
+            self._runtime,
+            lambda connection: None,
+            temporary=True,
+        )
         self._made.add(node.name)
         self._changes.pop(node.key, None)
         shadow = f"temp.{quote(node.name)}"
         self.counts[node.key] = self.count(shadow)
         return self._runtime.warehouse.fingerprint(self.connection, f"SELECT * FROM {shadow}")
-
-    def _make(self, node: Node, *, thorough: bool) -> None:
-        import duckdb
-
-        connection, runtime, name = self.connection, self._runtime, quote(node.name)
-        for number, statement in enumerate(node.entry.statements):
-            if isinstance(statement, Copy):
-                source = raw_source(runtime.workspace, path=statement.path, rows_json=statement.rows_json)
-                source = source.thorough() if thorough else source
-                try:
-                    relation = source.relation(connection)
-                    if number:
-                        connection.execute(f"INSERT INTO temp.{name} BY NAME {relation}")
-                    else:
-                        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {relation}")
-                except duckdb.Error as error:
-                    raise source.explain(error) from None
-            elif isinstance(statement, CreateTableAs) and isinstance(statement.body, Query):
-                sql = prepare(statement.body, connection, runtime)
-                connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
 
     def training_set(self, node: Node, before: str | None) -> str:
         """Try out a training set; returns its data version.

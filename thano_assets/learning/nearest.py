@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from ..system import scratch_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,8 +142,7 @@ class VectorFile:
             {"row": pa.int64(), "mark": pa.uint64(), "state": pa.uint8(), "v": pa.list_(pa.float32(), size)},
             metadata={"told": json.dumps(dict(told))},
         )
-        temporary = path.with_name(f".{os.getpid()}-{uuid.uuid4().hex}.tmp")
-        try:
+        with scratch_file(path.parent) as temporary:
             with temporary.open("wb") as file:
                 with pa.ipc.new_file(file, schema) as writer:
                     for block in blocks:
@@ -150,8 +150,6 @@ class VectorFile:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return cls(path)
 
     def nearest(self, query: np.ndarray, top_k: int, allowed: np.ndarray | None = None) -> Found:

@@ -6,6 +6,7 @@ fingerprints. It parses, and its own canonical text is itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from thano_assets.errors import SyntaxProblem
@@ -186,6 +187,8 @@ def _options(options: Options) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, str):
         return _string(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_string(key)}: {_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
     return repr(value)

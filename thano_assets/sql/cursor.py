@@ -304,7 +304,9 @@ class Cursor:
     def _value(self, kind: str, key: str) -> object:
         token = self.peek()
         what = f"the value of {key}"
-        hint = "Values are 'text', numbers, True, False, None, names and lists like [1, 2]."
+        hint = (
+            "Values are 'text', numbers, True, False, None, names, lists like [1, 2] and {'name': 'value'}."
+        )
         if token is None:
             raise self.expected(what, kind, hint=hint)
         if token.upper == "[":
@@ -315,6 +317,22 @@ class Cursor:
                 if not self.sees("]") and not self.accept(","):
                     raise self.expected(f"a comma or ] in {what}", kind, hint=hint)
             return items
+        if token.upper == "{":
+            self.position += 1
+            pairs: dict[str, object] = {}
+            while not self.accept("}"):
+                name = self.peek()
+                if name is None or name.kind not in (STRING, QUOTED, WORD):
+                    raise self.expected(f"a name in {what}", kind, hint=hint)
+                if name.value in pairs:
+                    raise self.problem(f"{name.value} stands twice in {what}.", name, hint="Leave one out.")
+                self.position += 1
+                if not self.accept(":"):
+                    raise self.expected(f": in {what}", kind, hint=hint)
+                pairs[name.value] = self._value(kind, key)
+                if not self.sees("}") and not self.accept(","):
+                    raise self.expected(f"a comma or }} in {what}", kind, hint=hint)
+            return pairs
         if token.kind in (STRING, QUOTED):
             self.position += 1
             return token.value

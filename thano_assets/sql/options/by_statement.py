@@ -53,6 +53,53 @@ _PREDICTION = (
     ),
 )
 
+_READING = (
+    OptionSpec(
+        "columns",
+        "types",
+        "Types of some columns by their names, such as {'sku': 'VARCHAR'}; a value that does not fit "
+        "is an error. A list instead names all columns of a file without a header.",
+    ),
+    OptionSpec("all_text", "boolean", "Make every column VARCHAR, spelled as in the file.", default=False),
+    OptionSpec("encoding", "encoding", "What the file is written in; by default UTF-8."),
+    OptionSpec(
+        "delimiter",
+        "mark",
+        "What stands between the values of a row; by default found from the file, a tab in .tsv.",
+        aliases=("delim", "sep"),
+    ),
+    OptionSpec(
+        "quote",
+        "mark",
+        "What stands around a value that holds the delimiter; None where quotes are characters like others.",
+        default='"',
+        nullable=True,
+    ),
+    OptionSpec(
+        "escape", "mark", "What stands before a quote inside a quoted value; by default the quote itself."
+    ),
+    OptionSpec(
+        "header",
+        "boolean",
+        "Whether the first row holds the names of the columns; by default found from its values.",
+    ),
+    OptionSpec("skip", "integer", "Lines, or rows of a sheet, to leave out above the header.", minimum=0),
+    OptionSpec(
+        "comment",
+        "mark",
+        "What lines begin with that are left out; by default # above the header, and nothing below it.",
+    ),
+    OptionSpec(
+        "null",
+        "texts",
+        "Spellings that mean NULL, such as ['NA', '']; by default the empty field.",
+        aliases=("nullstr",),
+    ),
+    OptionSpec("decimal", "choice", "The decimal mark.", default=".", choices=(".", ",")),
+    OptionSpec("sheet", "text", "The sheet of a workbook; by default the first."),
+    OptionSpec("max_line_size", "integer", "Bytes of the longest row that can be read.", minimum=1),
+)
+
 _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
     "COPY": (
         OptionSpec(
@@ -64,6 +111,7 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
             identity=False,
         ),
         replace(OVERWRITE, doc="True means if_exists='replace'."),
+        *_READING,
         SCHEDULE,
         OptionSpec(
             "watch",

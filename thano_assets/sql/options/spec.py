@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
@@ -11,7 +13,19 @@ from thano_assets.errors import InvalidOption
 from thano_assets.sql.cron import cron_problem
 
 OptionType = Literal[
-    "text", "column", "columns", "integer", "number", "boolean", "choice", "integers", "cron"
+    "text",
+    "column",
+    "columns",
+    "integer",
+    "number",
+    "boolean",
+    "choice",
+    "integers",
+    "cron",
+    "mark",
+    "texts",
+    "types",
+    "encoding",
 ]
 
 _TYPE_WORDS: dict[OptionType, str] = {
@@ -23,6 +37,10 @@ _TYPE_WORDS: dict[OptionType, str] = {
     "boolean": "True or False",
     "choice": "one of a list",
     "integers": "a list of whole numbers",
+    "mark": "one or a few characters in quotes ('\\t' is a tab)",
+    "texts": "a text in quotes or a list of them",
+    "types": "{'column': 'TYPE'}, or a list of names for the columns",
+    "encoding": "an encoding that Python knows, such as 'cp949' or 'windows-1252'",
     "cron": "a cron expression of five fields, such as '0 3 * * 1', or @hourly, @daily, @weekly, "
     "@monthly or @yearly",
 }
@@ -47,6 +65,7 @@ class OptionSpec:
         length: the number of elements that a list must have.
         available: whether the engine acts on it already; the session refuses the others, which are known
             and checked all the same.
+        nullable: whether ``None`` is a value of its own, though the default is another.
         identity: whether it says what the statement makes. Those that only say what to do with what exists
             already (``overwrite``, ``if_exists``) are left out of the canonical text.
     """
@@ -64,6 +83,7 @@ class OptionSpec:
     length: int | None = None
     available: bool = True
     identity: bool = True
+    nullable: bool = False
 
     @property
     def allowed(self) -> str:
@@ -75,7 +95,7 @@ class OptionSpec:
             if self.length is not None:
                 text = text.replace("a list of", f"a list of {self.length}", 1)
             text += self._range()
-        return text + (" (or None)" if self.default is None else "")
+        return text + (" (or None)" if self.default is None or self.nullable else "")
 
     def _range(self) -> str:
         bounds = []
@@ -97,7 +117,7 @@ class OptionSpec:
         Raises:
             InvalidOption: the value has another type or is out of range; the error has no place yet.
         """
-        if value is None and self.default is None:
+        if value is None and (self.default is None or self.nullable):
             return None
         problem = InvalidOption(
             f"Option {self.name} of {statement} was given {_shown(value)}.",
@@ -136,6 +156,44 @@ class OptionSpec:
             case "integers":
                 if isinstance(value, (list, tuple)) and self._holds_integers(value):
                     return tuple(value)
+            case "mark":
+                if isinstance(value, str):
+                    mark = value.replace("\\t", "\t")
+                    if (
+                        0 < len(mark.encode()) <= 4
+                        and "\n" not in mark
+                        and "\r" not in mark
+                        and "\0" not in mark
+                    ):
+                        return mark
+            case "texts":
+                texts = [value] if isinstance(value, str) else value
+                if isinstance(texts, (list, tuple)) and texts and all(isinstance(one, str) for one in texts):
+                    return tuple(texts)
+            case "types":
+                return self._checked_types(value, statement, problem)
+            case "encoding":
+                if isinstance(value, str) and is_encoding(value):
+                    return value
+        raise problem
+
+    def _checked_types(self, value: Any, statement: str, problem: InvalidOption) -> Any:
+        """Types of columns by their names, in upper case, or the names alone."""
+        if isinstance(value, Mapping) and value and all(map(_is_name, (*value, *value.values()))):
+            for name, type_ in value.items():
+                if not is_type(type_):
+                    raise InvalidOption(
+                        f"Option {self.name} of {statement} gives {name} the type '{type_}', which "
+                        "DuckDB does not know.",
+                        hint="Types are VARCHAR, BIGINT, DOUBLE, DECIMAL(10, 2), BOOLEAN, DATE and others.",
+                    )
+            return FrozenMapping({name: type_.strip().upper() for name, type_ in value.items()})
+        if isinstance(value, (list, tuple)) and value and all(map(_is_name, value)):
+            folded = [name.casefold() for name in value]
+            if len(set(folded)) < len(folded):
+                problem.hint = "Each column needs a name of its own."
+                raise problem
+            return tuple(value)
         raise problem
 
     def _holds_integers(self, values: Sequence[Any]) -> bool:
@@ -151,6 +209,53 @@ class OptionSpec:
             and (self.above is None or number > self.above)
             and (self.below is None or number < self.below)
         )
+
+
+class FrozenMapping(Mapping[str, str]):
+    """Texts by texts, in the order given; equal and hashable by what it holds."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Mapping[str, str]) -> None:
+        self._items = dict(items)
+
+    def __getitem__(self, key: str) -> str:
+        return self._items[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._items.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._items)
+
+
+def is_encoding(name: str) -> bool:
+    """Whether Python knows an encoding of texts by that name."""
+    try:
+        "".encode(codecs.lookup(name).name)
+    except (LookupError, ValueError, UnicodeError):
+        return False
+    return True
+
+
+def is_type(name: str) -> bool:
+    """Whether DuckDB has a type of that name."""
+    import duckdb
+
+    if not re.fullmatch(r"[\w\s(),\[\]\"']+", name):
+        return False
+    try:
+        with duckdb.connect() as connection:
+            connection.execute(f"SELECT CAST(NULL AS {name})")
+    except duckdb.Error:
+        return False
+    return True
 
 
 def _is_name(value: Any) -> bool:
