@@ -207,6 +207,12 @@ class DataFileError(ThanoError):
     default_code = "data-file"
 
 
+class ResultError(ThanoError):
+    """Rows that cannot be written as was asked."""
+
+    default_code = "result"
+
+
 class QueryError(ThanoError):
     """DuckDB's own complaint about a query, located in the user's text."""
 

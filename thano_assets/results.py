@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,6 +14,55 @@ if TYPE_CHECKING:
 def counted(number: int, noun: str) -> str:
     """``1 row``, ``2,000 rows``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def python_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    """A column as Python values; as DuckDB's text where a date is beyond the year 9999, or infinite."""
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return list(_as_text(column).to_pylist())
+
+
+def _as_text(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
+    import duckdb
+    import pyarrow as pa
+
+    with duckdb.connect() as connection:
+        connection.register("values_", pa.table({"v": column}))
+        return connection.sql("SELECT CAST(v AS VARCHAR) AS v FROM values_").to_arrow_table().column(0)
+
+
+def data_frame(table: pa.Table) -> pd.DataFrame:
+    """``table`` as a pandas DataFrame in which no value differs; see :meth:`Result.df`."""
+    import pandas as pd
+    import pyarrow as pa
+
+    nullable = {
+        pa.type_for_alias(name.lower()): getattr(pd, f"{name}Dtype")()
+        for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+    }
+    for number, field in enumerate(table.schema):
+        if (pa.types.is_temporal(field.type) or pa.types.is_nested(field.type)) and _beyond(table[number]):
+            table = table.set_column(number, field.name, _as_text(table[number]))
+    frame = table.to_pandas()
+    for number, column in enumerate(table.columns):
+        if column.type in nullable and column.null_count:
+            frame.isetitem(number, column.to_pandas(types_mapper=nullable.get))
+    return frame
+
+
+def _beyond(column: pa.ChunkedArray) -> bool:
+    """Whether Python has no word for a date of the column."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    simple = pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)
+    try:
+        pc.min_max(column).as_py() if simple else column.to_pylist()
+    except (OverflowError, ValueError):
+        return True
+    return False
 
 
 @dataclass
@@ -76,8 +125,12 @@ class Result:
         return pa.table({}) if table is None else table
 
     def df(self) -> pd.DataFrame:
-        """All rows as a pandas DataFrame."""
-        return self.arrow().to_pandas()
+        """All rows as a pandas DataFrame.
+
+        Whole numbers stay whole where some are NULL (pandas' ``Int64`` and its kin), and a column of dates is
+        text where a date is beyond those that Python has.
+        """
+        return data_frame(self.arrow())
 
     def _repr_html_(self) -> str:
         html: str = self.df().to_html(max_rows=20, notebook=True)

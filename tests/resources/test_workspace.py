@@ -169,7 +169,7 @@ def test_importing_is_cheap() -> None:
     code = (
         "import sys\nimport thano_assets.resources.workspace, thano_assets.resources.files\n"
         "import thano_assets.resources.warehouse, thano_assets.resources.registry\n"
-        "heavy = {'mlflow', 'torch', 'transformers', 'dagster', 'pandas', 'pyarrow', 'fastexcel'}\n"
+        "heavy = {'mlflow', 'torch', 'transformers', 'dagster', 'pandas', 'pyarrow', 'python_calamine', 'chardet'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})

@@ -192,7 +192,7 @@ def deliver(table: pa.Table, format_: str, output: str | None) -> None:
     from thano_assets.interfaces import formats
 
     if output is None:
-        if format_ == "parquet":
+        if format_ in formats.BINARY_FORMATS:
             formats.write(table, format_, sys.stdout.buffer)
         else:
             formats.write(table, format_, sys.stdout)

@@ -24,7 +24,7 @@ from thano_assets.interfaces.command_group import (
     open_session,
     pass_settings,
 )
-from thano_assets.interfaces.formats import DATA_FORMATS, SUFFIXES
+from thano_assets.interfaces.formats import BINARY_FORMATS, DATA_FORMATS, format_of
 from thano_assets.interfaces.signals import stoppable
 
 if TYPE_CHECKING:
@@ -143,9 +143,9 @@ Examples:
 @pass_settings
 def sql(settings: Settings, text: str, format_: str | None, output: str | None, max_rows: int | None) -> None:
     """Run statements given as text and print the rows; `-` reads them from standard input."""
-    format_ = format_ or (SUFFIXES.get(Path(output).suffix.lower(), "csv") if output else "table")
-    if format_ == "parquet" and output is None and sys.stdout.isatty():
-        raise click.UsageError("Parquet is binary; name a file with -o, or send it on through a pipe.")
+    format_ = format_ or (format_of(output) if output else "table")
+    if format_ in BINARY_FORMATS and output is None and sys.stdout.isatty():
+        raise click.UsageError(f"{format_} is binary; name a file with -o, or send it on through a pipe.")
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise click.UsageError(f"the folder of {output} does not exist; make it first.")
     statements = sys.stdin.read() if text == "-" else text

@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from thano_assets.errors import ResultError
+from thano_assets.results import python_values
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
-DATA_FORMATS = ("csv", "json", "markdown", "parquet")
+DATA_FORMATS = ("csv", "json", "markdown", "parquet", "xlsx")
+#: Those that are no text.
+BINARY_FORMATS = ("parquet", "xlsx")
 
 #: File name endings from which ``-o FILE`` takes its format.
 SUFFIXES = {
@@ -27,10 +33,12 @@ SUFFIXES = {
     ".md": "markdown",
     ".markdown": "markdown",
     ".parquet": "parquet",
+    ".xlsx": "xlsx",
     ".txt": "table",
 }
 
 _BATCH_ROWS = 4096
+_SHEET_ROWS, _SHEET_COLUMNS, _CELL_CHARACTERS = 1_048_576, 16_384, 32_767
 
 
 def plain(value: Any) -> Any:
@@ -98,7 +106,7 @@ def scalar_text(value: Any) -> str:
 def rows(table: pa.Table) -> Iterator[list[Any]]:
     """The rows of ``table`` as Python values, read in batches of a few thousand."""
     for batch in table.to_batches(max_chunksize=_BATCH_ROWS):
-        columns = [column.to_pylist() for column in batch.columns]
+        columns = [python_values(column) for column in batch.columns]
         for at in range(batch.num_rows):
             yield [column[at] for column in columns]
 
@@ -141,13 +149,77 @@ def write_parquet(table: pa.Table, out: IO[bytes]) -> None:
     pq.write_table(table, out, compression="zstd")
 
 
+def write_xlsx(table: pa.Table, out: IO[bytes]) -> None:
+    """A workbook with one sheet; texts are never formulas, and numbers that a cell would round are text.
+
+    Raises:
+        ResultError: more rows or columns than a sheet has, or a text longer than a cell holds.
+    """
+    import xlsxwriter
+
+    if table.num_rows >= _SHEET_ROWS or table.num_columns > _SHEET_COLUMNS:
+        raise ResultError(
+            f"A sheet has {_SHEET_ROWS:,} rows and {_SHEET_COLUMNS:,} columns, and the result has "
+            f"{table.num_rows:,} rows under the names of {table.num_columns:,} columns.",
+            hint="Write CSV or Parquet, or fewer rows.",
+        )
+    with xlsxwriter.Workbook(out, {"in_memory": True, "default_date_format": "yyyy-mm-dd"}) as book:
+        sheet = book.add_worksheet()
+        moments = book.add_format({"num_format": "yyyy-mm-dd hh:mm:ss"})
+        # The mark with which Excel says that a cell is text; it is not part of the text.
+        quoted = book.add_format({"quote_prefix": True})
+        for row, values in enumerate(itertools.chain([table.column_names], rows(table))):
+            for column, value in enumerate(values):
+                _write_cell(sheet, row, column, value, moments, quoted)
+
+
+def _write_cell(sheet: Any, row: int, column: int, value: Any, moments: Any, quoted: Any) -> None:
+    number = value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if value is None:
+        return
+    if isinstance(value, bool):
+        sheet.write_boolean(row, column, value)
+    elif number is not None and abs(number) <= 2**53 and math.isfinite(number):
+        sheet.write_number(row, column, number)
+    elif isinstance(value, dt.datetime) and value.year >= 1900 and value.tzinfo is None:
+        sheet.write_datetime(row, column, value, moments)
+    elif isinstance(value, dt.date) and not isinstance(value, dt.datetime) and value.year >= 1900:
+        sheet.write_datetime(row, column, value)
+    else:
+        text = scalar_text(value)
+        if len(text) > _CELL_CHARACTERS:
+            raise ResultError(
+                f"A text of {len(text):,} characters stands in row {row:,} of the result, and a cell holds "
+                f"{_CELL_CHARACTERS:,}.",
+                hint="Write CSV or Parquet.",
+            )
+        sheet.write_string(row, column, text, quoted if text[:1] in tuple("=+-@") else None)
+
+
+def format_of(output: str) -> str:
+    """The format that the ending of a file's name tells.
+
+    Raises:
+        ResultError: it tells none.
+    """
+    suffix = Path(output).suffix.lower()
+    if suffix in SUFFIXES:
+        return SUFFIXES[suffix]
+    ending = f"The ending {suffix}" if suffix else "A name without an ending"
+    raise ResultError(
+        f"{ending} tells no format to write '{output}' in.",
+        hint=f"Endings that do are {', '.join(SUFFIXES)}; --format csv (or another) goes before the ending.",
+    )
+
+
 def write(table: pa.Table, format: str, out: IO[str] | IO[bytes]) -> None:
-    """Write ``table`` in one of :data:`DATA_FORMATS`; Parquet wants a binary stream, the rest text."""
+    """Write ``table`` in one of :data:`DATA_FORMATS`; :data:`BINARY_FORMATS` want a binary stream."""
     writers: dict[str, Callable[[pa.Table, Any], None]] = {
         "csv": write_csv,
         "json": write_json,
         "markdown": write_markdown,
         "parquet": write_parquet,
+        "xlsx": write_xlsx,
     }
     writers[format](table, out)
 
@@ -156,7 +228,7 @@ def write_file(table: pa.Table, format: str, path: Path) -> None:
     """Write to a hidden file beside ``path`` and exchange it, so a reader never meets half a file."""
     beside = path.with_name(f".{path.name}.part")
     try:
-        if format == "parquet":
+        if format in BINARY_FORMATS:
             with beside.open("wb") as binary:
                 write(table, format, binary)
         else:

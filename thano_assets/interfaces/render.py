@@ -25,6 +25,7 @@ from rich.text import Text
 
 from thano_assets.interfaces.formats import is_number, key_text, weighted_words, words_text
 from thano_assets.progress import Progress, Task
+from thano_assets.results import python_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,7 +114,7 @@ def data_table(
         total: How many rows there are where ``table`` has only the first of them.
         wrapped: Columns whose long texts go on in the next line, instead of being cut.
     """
-    values = [column.to_pylist() for column in table.columns]
+    values = [python_values(column) for column in table.columns]
     cells = [[cell_text(value) for value in column] for column in values]
     nulls = [[value is None for value in column] for column in values]
     names = [_one_line(name) for name in table.column_names]
@@ -195,7 +196,7 @@ def show_record(table: pa.Table, console: Console) -> None:
     names = [_one_line(name) for name in table.column_names]
     column = max(map(cell_len, names))
     for name, values in zip(names, table.columns, strict=True):
-        value = values[0].as_py()
+        value = python_values(values.slice(0, 1))[0]
         line = Text.assemble((name, "bold"), " " * (column - cell_len(name) + 2))
         line.append(cell_text(value), style="dim" if value is None else "")
         line.truncate(console.width, overflow="ellipsis")
@@ -206,7 +207,7 @@ def show_record(table: pa.Table, console: Console) -> None:
 def _is_wide(table: pa.Table, width: int) -> bool:
     """Whether the row of a one-row table loses columns, or much of them, in ``width`` cells."""
     natural = [
-        max(cell_len(_one_line(name)), cell_len(cell_text(column[0].as_py())))
+        max(cell_len(_one_line(name)), cell_len(cell_text(python_values(column.slice(0, 1))[0])))
         for name, column in zip(table.column_names, table.columns, strict=True)
     ]
     return len(natural) > 3 and sum(natural) + 3 * len(natural) + 1 > width
