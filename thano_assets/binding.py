@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from thano_assets.assets.bases import asked_of_base, check_models
 from thano_assets.catalog import Entry, EntryKind, entry_of
-from thano_assets.catalog.entries import PREBUILT_NAME, nested_entries, query_of
+from thano_assets.catalog.entries import (
+    PREBUILT_NAME,
+    PREBUILT_NAMES,
+    nested_entries,
+    nested_names,
+    query_of,
+)
 from thano_assets.catalog.overlay import Entries, Overlay
-from thano_assets.errors import InvalidOption, NameExists, QueryError, ThanoError, UnsupportedStatement
+from thano_assets.errors import (
+    InvalidOption,
+    NameExists,
+    PathRefused,
+    QueryError,
+    ThanoError,
+    UnknownModel,
+    UnsupportedStatement,
+    did_you_mean,
+)
 from thano_assets.graph import Graph
 from thano_assets.graph.build import Key, check_reads, model_ref, names_read, prebuilt_entry
-from thano_assets.sql.grammar import STATEMENT_SPECS
+from thano_assets.sql.base_names import is_media_model
+from thano_assets.sql.grammar import MEDIA_REFUSAL, STATEMENT_SPECS
+from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
     BuildModel,
     Convert,
     Copy,
     CreateTableAs,
     Evaluate,
+    Expect,
     ExplainPredict,
     FitModel,
     GetThanosql,
@@ -37,6 +55,7 @@ from thano_assets.sql.statements import (
 if TYPE_CHECKING:
     from thano_assets.assets.runtime import Runtime
     from thano_assets.resources.warehouse import Column
+    from thano_assets.resources.workspace import Workspace
 
 _MODEL_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|%]{1,200}")
 
@@ -81,6 +100,36 @@ def check_served(statement: Statement) -> None:
                 f"Option {name} is part of the language, but this version does not act on it yet.",
                 hint="Leave it out.",
             ).at(part.source, span.start, span.end - span.start)
+
+
+def check_files(statement: Statement, workspace: Workspace) -> None:
+    """Check that the queries of a statement read no file but those that COPY may read.
+
+    DuckDB itself lets a query read its own database file and the snapshots, whatever its settings.
+
+    Raises:
+        PathRefused: one does, or what it reads is told only when it runs.
+    """
+    from thano_assets.resources.files import may_be_read
+
+    for part in parts(statement):
+        query = query_of(part)
+        place: Callable[[int], int]
+        if query is not None:
+            rendered = query.render(nested_names(query))
+            text, place = rendered.text, rendered.to_source
+        elif isinstance(part, Expect):
+            before = "SELECT * FROM t WHERE "
+            start = part.condition_span.start - len(before)
+            text, place = before + part.condition_span.slice(part.source), start.__add__
+        else:
+            continue
+        for read in tables_read(text).files:
+            if not may_be_read(workspace, read.path_or_function):
+                raise PathRefused(
+                    f"A query may not read {read.path_or_function}.",
+                    hint=f"Files in {workspace.data} may be; COPY table FROM 'path' makes the graph know them.",
+                ).at(part.source, max(part.span.start, place(max(read.offset, 0))))
 
 
 def parts(statement: Statement) -> Iterator[Statement]:
@@ -318,8 +367,23 @@ def check_names(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
             _check_model_free(statement, statement.name, runtime, allowed=again)
         case GetThanosql():
             name = bound.entries[-1].name
+            if statement.name.casefold() not in PREBUILT_NAMES:
+                raise _unknown_prebuilt(statement)
             _check_model_name(statement, name, statement.span.start)
             _check_model_free(statement, name, runtime, allowed=again)
+
+
+def _unknown_prebuilt(statement: GetThanosql) -> ThanoError:
+    """The error for GET THANOSQL MODEL of a model that there is none of."""
+    error: ThanoError
+    if is_media_model(statement.name):
+        error = UnsupportedStatement(f"{statement.name} is not a model for text.", hint=MEDIA_REFUSAL)
+    else:
+        error = UnknownModel(
+            f"There is no pre-built model {statement.name}.",
+            hint=did_you_mean(statement.name, PREBUILT_NAMES, "pre-built models"),
+        )
+    return error.at(statement.source, statement.name_span.start, len(statement.name_span))
 
 
 def _check_free(statement: Copy | CreateTableAs, name: str, runtime: Runtime, *, allowed: bool) -> None:

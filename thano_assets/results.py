@@ -42,9 +42,9 @@ def data_frame(table: pa.Table) -> pd.DataFrame:
         pa.type_for_alias(name.lower()): getattr(pd, f"{name}Dtype")()
         for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
     }
-    for number, field in enumerate(table.schema):
-        if (pa.types.is_temporal(field.type) or pa.types.is_nested(field.type)) and _beyond(table[number]):
-            table = table.set_column(number, field.name, _as_text(table[number]))
+    for number, of in enumerate(table.schema):
+        if (pa.types.is_temporal(of.type) or pa.types.is_nested(of.type)) and _beyond(table[number]):
+            table = table.set_column(number, of.name, _as_text(table[number]))
     frame = table.to_pandas()
     for number, column in enumerate(table.columns):
         if column.type in nullable and column.null_count:

@@ -11,10 +11,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from thano_assets import progress as progress_module
-from thano_assets.binding import check_served, parts
+from thano_assets.binding import check_files, check_served, parts
 from thano_assets.catalog import Catalog, catalog_of, entry_of
 from thano_assets.catalog.entries import nested_names
-from thano_assets.errors import ThanoError, UnknownDataset, did_you_mean
+from thano_assets.errors import SyntaxProblem, ThanoError, UnknownDataset, did_you_mean
 from thano_assets.graph import Action, Mode, Record
 from thano_assets.graph.build import Key
 from thano_assets.materialization import make, tell_user_interface, unchanged
@@ -50,6 +50,10 @@ if TYPE_CHECKING:
     from thano_assets.scripts import ScriptPlanner, Step
 
 
+#: Statements that keep nothing, as far as they stand for themselves.
+_READING = (QueryStatement, Plan, ListItems, ShowCreate, ShowLineage, ShowRuns, ShowTraining, ShowVersions)
+
+
 class Session:
     """Runs statements in a workspace.
 
@@ -71,10 +75,14 @@ class Session:
     ) -> None:
         from thano_assets.assets.runtime import Runtime
         from thano_assets.resources.environments import registry_of
+        from thano_assets.resources.relocation import relocate
         from thano_assets.resources.warehouse import Warehouse
         from thano_assets.resources.workspace import Workspace
 
-        self.workspace = workspace if isinstance(workspace, Workspace) else Workspace.open(workspace)
+        self.workspace = workspace if isinstance(workspace, Workspace) else Workspace.find(workspace)
+        _ = self.workspace.settings  # says what is wrong with them before anything else
+        with progress_module.reporting_to(progress or progress_module.SILENT):
+            relocate(self.workspace)
         self.progress = progress or progress_module.SILENT
         self.catalog = catalog_of(self.workspace)
         self._runtime: Runtime = Runtime(
@@ -125,9 +133,16 @@ class Session:
         Raises:
             ThanoError: a statement, option or nested statement that is not legal or not served yet.
         """
+        longest = self.workspace.settings.statements.max_length
+        if len(text) > longest:
+            raise SyntaxProblem(
+                f"The text has {len(text):,} characters, and at most {longest:,} are read at once.",
+                hint="Give it in parts, or raise max_length under [statements] in thano.toml.",
+            )
         statements = parse(text)
         for statement in statements:
             check_served(statement)
+            check_files(statement, self.workspace)
         return statements
 
     def execute_statement(self, statement: Statement) -> Result:
@@ -138,11 +153,34 @@ class Session:
         started = time.perf_counter()
         with progress_module.reporting_to(self.progress):
             try:
+                self._see_to_workspace(statement)
                 result = work()
             except ThanoError as error:
                 raise _in_callers_text(error, statement)  # noqa: B904 - the same error, placed anew
         result.seconds = time.perf_counter() - started
         return result
+
+    def _see_to_workspace(self, statement: Statement) -> None:
+        """Make the workspace for a statement that keeps something; one that reads finds it or not.
+
+        Raises:
+            WorkspaceError: a workspace that was named is not there, and the statement only reads.
+        """
+        if self.workspace.is_there:
+            return
+        if not isinstance(statement, _READING):
+            self._make_workspace()
+        elif self.workspace.named:
+            raise self.workspace.missing()
+
+    def _make_workspace(self) -> None:
+        if not self.workspace.is_there:
+            self.close()  # what was opened to look at nothing
+            production = self.workspace.production
+            if production is not None:
+                name = self.workspace.root.name
+                self.progress.message(f"The environment {name} is new; it borrows from {production.root}.")
+            self.workspace.create()
 
     def script(self, statements: Sequence[Statement], *, force: bool = False) -> list[Step]:
         """What ``thano run`` does for statements that :meth:`parse` gave, decided before the first one runs.
@@ -250,6 +288,8 @@ class Session:
 
     def _step(self, step: Step) -> Result:
         statement = step.statement
+        if step.runs and step.planned:
+            self._make_workspace()
         if not step.runs:
             return unchanged(step, *self._there)
         if step.bound is None:
@@ -282,6 +322,7 @@ class Session:
 
     def _materialize(self, statement: Statement) -> Result:
         """Make what the statement defines, whatever its state, and what is missing behind it."""
+        self._make_workspace()
         return self._in_turn(
             statement, lambda: make(self._steps([statement], Mode.BY_HAND, explain=False)[0], *self._there)
         )

@@ -199,12 +199,16 @@ class TestRemoval:
         gone.wait()
         answers = Answers.of(version, workspace)
         keep(answers, connection, "a")
-        dead, living = (answers.folder / f".{pid}-x.tmp" for pid in (gone.pid, os.getpid()))
-        for path in (dead, living):
+        living = scratch_path(answers.folder)
+        dead = living.with_name(living.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
+        machine = living.name.removeprefix(".stage-").partition("-")[0]
+        elsewhere = dead.with_name(dead.name.replace(machine, "0" * 8))  # on a disk that two machines share
+        for path in (dead, living, elsewhere):
             path.write_text("half")
         answers.tidy(workspace)
         assert not dead.exists()
         assert living.exists()
+        assert elsewhere.exists()
 
 
 class TestUnanswered:

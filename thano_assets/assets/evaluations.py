@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets.labels import class_of, missing_words, present_label
 from thano_assets.assets.leaks import Leak, Memory, rows_seen
 from thano_assets.assets.readings import asked_columns, truth_column
 from thano_assets.assets.relations import staged
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from thano_assets.assets.relations import Stage
     from thano_assets.resources.registry import ModelVersion
+    from thano_assets.resources.warehouse import Column
 
 
 def materialize(node: Node, runtime: Runtime) -> Outcome:
@@ -47,11 +49,11 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         reading = asked_columns(evaluate, version, stage.columns)
         label = truth_column(evaluate, version, stage.columns)
         assert label is not None
-        _check(evaluate, stage, label.name, version)
+        true = _true_label(label, version)
+        _check(evaluate, stage, label, true, version)
         leak = rows_seen(stage.connection, "rows", reading, Memory.of(version, runtime))
         _check_leak(evaluate, leak, version)
-        type_ = "DOUBLE" if version.task == "regression" else "VARCHAR"
-        truth = stage.connection.execute(f"SELECT CAST({quote(label.name)} AS {type_}) FROM rows").fetchall()
+        truth = stage.connection.execute(f"SELECT {true} FROM rows").fetchall()
         windows = list(
             probabilities(stage, reading, version, evaluate.options.value("batch_size"), runtime, kept)
         )
@@ -149,9 +151,16 @@ def _check_leak(evaluate: Evaluate, leak: Leak, version: ModelVersion) -> None:
     ).at(evaluate.source, place.start, len(place))
 
 
-def _check(evaluate: Evaluate, stage: Stage, label: str, version: ModelVersion) -> None:
+def _true_label(label: Column, version: ModelVersion) -> str:
+    """SQL of the true label: a class of the version, or a number; NULL where it is missing."""
+    if version.task == "regression":
+        return present_label(quote(label.name), label.type, numbers=True)
+    return class_of(quote(label.name), label.type, version.classes, version.label_type)
+
+
+def _check(evaluate: Evaluate, stage: Stage, label: Column, true: str, version: ModelVersion) -> None:
     numbers = version.task == "regression"
-    value = f"CASE WHEN isfinite(CAST({quote(label)} AS DOUBLE)) THEN '' END" if numbers else quote(label)
+    value = f"CASE WHEN {true} IS NOT NULL THEN '' END" if numbers else true
     counts = stage.connection.execute(
         f"SELECT CAST({value} AS VARCHAR), count(*) FROM rows GROUP BY 1 ORDER BY 1"
     ).fetchall()
@@ -161,17 +170,18 @@ def _check(evaluate: Evaluate, stage: Stage, label: str, version: ModelVersion) 
         for name, count in counts
         if not numbers and name is not None and name not in version.classes
     ]
+    missing, hint = missing_words(label.name, label.type)
     error = None
     if not counts:
         error = TrainingDataError("The query gives 0 rows.", hint="There is nothing to score the model on.")
     elif nulls:
         error = TrainingDataError(
-            f"{nulls:,} of {stage.count:,} rows have NULL in the label column {label}.",
-            hint=f"Leave them out with WHERE {label} IS NOT NULL.",
+            f"{nulls:,} of {stage.count:,} rows have {missing} in the label column {label.name}.",
+            hint=hint,
         )
     elif strangers:
         error = TrainingDataError(
-            f"The column {label} has labels that "
+            f"The column {label.name} has labels that "
             f"{version.name} was not trained on ({', '.join(strangers[:8])}).",
             hint=f"Its classes are: {', '.join(version.classes[:12])}.",
         )

@@ -84,7 +84,7 @@ def explain(
                     yield batch.column(1).to_pylist(), labels
 
             complete = 0
-            top_k = int(statement.options.value("top_k"))
+            top_k = statement.options.value("top_k")
             with stage.connection.cursor() as writer:
                 for found in explainer.explain_batches(batches(), top_k, runtime.progress, texts):
                     complete += sum(one.complete for one in found)

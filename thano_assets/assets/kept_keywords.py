@@ -65,7 +65,9 @@ def find_keywords(
             _find(stage, text, model, settings, kept, int(texts), runtime, outcome)
             kept.tidy(runtime.workspace)
         cursor.execute(
-            "CREATE TABLE keywords AS SELECT CAST(k.p AS JSON) AS keyword FROM worded w "
+            "CREATE TABLE keywords AS SELECT CASE WHEN k.p IS NOT NULL THEN json_object("
+            "'keyword', json_extract(k.p, '$[*].keyword'), 'score', json_extract(k.p, '$[*].score')) END "
+            "AS keyword FROM worded w "
             "LEFT JOIN known_words k ON k.key = w.key ORDER BY w.number"
         )
         missing = cursor.execute("SELECT count(*) - count(keyword) FROM keywords").fetchall()[0][0]

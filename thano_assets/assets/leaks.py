@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.labels import classes_of
 from thano_assets.assets.readings import Reading
 from thano_assets.assets.runtime import Runtime
 from thano_assets.resources.warehouse import literal
@@ -38,11 +39,20 @@ class Trained:
 
     @classmethod
     def of(
-        cls, path: Path, classes: Sequence[str], fraction: float, seed: int, label: str = "label"
+        cls,
+        path: Path,
+        classes: Sequence[str],
+        fraction: float,
+        seed: int,
+        label: str = "label",
+        *,
+        texts: bool = False,
+        types: tuple[str, str] = ("", ""),
     ) -> Trained:
         """The rows of ``path`` without those that a training with these settings held out.
 
-        Without ``classes`` numbers were learnt, and the rows held out are any.
+        Without ``classes`` numbers were learnt, and the rows held out are any. ``texts`` says that all rows
+        of a text were on one side; ``types`` are the DuckDB types of the rows' labels and of the classes.
         """
         import numpy as np
         import pyarrow as pa
@@ -51,14 +61,20 @@ class Trained:
 
         from thano_assets.learning.holdout import hold_out
 
-        labels = pq.read_table(path, columns=[label]).column(label)
+        rows = pq.read_table(path, columns=[label, "text"] if texts else [label])
+        labels = rows.column(label)
         if not classes:
             _, held = hold_out(np.zeros(len(labels), dtype=np.int64), fraction, seed)
             return cls(path, pa.array(held, pa.int64()))
+        own = pc.unique(labels).to_pylist()
+        equal = classes_of(own, types[0], classes, types[1])
+        names = pa.array([equal[name] for name in own], pa.string())
+        labels = names.take(pc.index_in(labels, value_set=pa.array(own, pa.string())).combine_chunks())
         places = pc.index_in(labels, value_set=pa.array(list(classes), pa.string()))
         if places.null_count:
             return cls(path, None)
-        _, held = hold_out(places.to_numpy().astype(np.int64), fraction, seed)
+        together = rows.column("text").to_pylist() if texts else None
+        _, held = hold_out(places.to_numpy().astype(np.int64), fraction, seed, together)
         return cls(path, pa.array(held, pa.int64()))
 
 
@@ -189,5 +205,12 @@ def _training(version: ModelVersion, runtime: Runtime) -> Trained | None:
         fraction, seed = float(version.params["eval_fraction"]), int(version.params["seed"])
     except (KeyError, ValueError):
         return Trained(path, None)
-    label = version.target if version.task else "label"
-    return Trained.of(path, version.classes, fraction, seed, label)
+    return Trained.of(
+        path,
+        version.classes,
+        fraction,
+        seed,
+        version.target if version.task else "label",
+        texts=version.params.get("split") == "texts",
+        types=(version.tags.get("thano.label_type", ""), version.label_type),
+    )

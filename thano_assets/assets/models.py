@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets import pretrained_models, promotion, uploaded_models
 from thano_assets.assets.bases import asked_of_base, base_tags
+from thano_assets.assets.labels import classes_of
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.scoring import refuse_tables
 from thano_assets.assets.trainers import Made
@@ -78,6 +79,7 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
             training.statement,
             training.training_set,
             training.classes,
+            training.label_type,
             training.settings,
             training.parent,
             runtime,
@@ -241,7 +243,8 @@ def _parent(statement: FitModel, training_set: TrainingSet, runtime: Runtime) ->
         raise asked_of_base(statement)
     if parent.task:
         refuse_tables(statement, str(ref))
-    ours, theirs = set(training_set.classes), set(parent.classes)
+    equal = classes_of(training_set.classes, training_set.label_type, parent.classes, parent.label_type)
+    ours, theirs = set(equal.values()), set(parent.classes)
     if ours != theirs:
         differences = []
         if ours - theirs:

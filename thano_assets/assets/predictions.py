@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from thano_assets.assets import explanations
+from thano_assets.assets.labels import class_of, present_label
 from thano_assets.assets.readings import TextReading, asked_columns, dates_not_read, truth_column
 from thano_assets.assets.relations import refuse_column, staged
 from thano_assets.assets.runtime import Outcome, Runtime
@@ -13,12 +14,14 @@ from thano_assets.assets.scoring import answering_version, roomy, said
 from thano_assets.assets.tables import replace_from_stage
 from thano_assets.graph import Node
 from thano_assets.resources.warehouse import literal, quote
+from thano_assets.results import counted
 from thano_assets.sql.statements import CreateTableAs, ExplainPredict, Predict, Statement
 
 if TYPE_CHECKING:
     import duckdb
 
     from thano_assets.resources.model_version import ModelVersion
+    from thano_assets.resources.warehouse import Column
 
 
 #: Longest part of a statement that the table's comment shows, in characters.
@@ -68,7 +71,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         relation = said(stage, reading, version, value("batch_size"), runtime, kept)
         with stage.connection.cursor() as cursor:
             roomy(cursor, lambda: cursor.execute(_labelled(relation, version)))
-            unanswered, right, off = _counts(cursor, truth.name if truth else None, version)
+            unanswered, judged, right, off = _counts(cursor, truth, version)
             spoilt = dates_not_read("rows", reading)
             not_dates = cursor.execute(spoilt).fetchall() if spoilt else []
         if isinstance(predict, ExplainPredict) and isinstance(reading, TextReading):
@@ -102,9 +105,14 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     if off is not None:
         outcome.facts["mean absolute error"] = off
         outcome.summary += f", {off:.4g} off on average"
-    elif truth is not None and answers:
-        outcome.facts["accuracy"] = right / answers
-        outcome.summary += f", {right:,} of them right ({right / answers:.1%})"
+    elif truth is not None and judged:
+        outcome.facts["accuracy"] = right / judged
+        of = "them" if judged == answers else f"{judged:,}"
+        outcome.summary += f", {right:,} of {of} right ({right / judged:.1%})"
+    if truth is not None and judged < answers:
+        rows = counted(answers - judged, "row")
+        told = f"{rows} without a label in {truth.name} count neither right nor wrong."
+        outcome.warn(runtime.progress, told)
     for name, count in not_dates:
         outcome.warn(runtime.progress, f"{count:,} values of {name} are no dates and count as missing.")
     if kept.facts.get("texts known before") and isinstance(predict, Predict):
@@ -136,19 +144,24 @@ def _labelled(answered_rows: str, version: ModelVersion) -> str:
 
 
 def _counts(
-    cursor: duckdb.DuckDBPyConnection, truth: str | None, version: ModelVersion
-) -> tuple[int, int, float | None]:
-    """Rows without an answer, rows whose answer is the true label, and how far predicted numbers are off."""
-    right, off = "0", "NULL"
-    if truth and version.task == "regression":
-        off = f"avg(abs(p.label - CAST(r.{quote(truth)} AS DOUBLE)))"
-    elif truth:
-        right = f"count(*) FILTER (WHERE p.label = CAST(r.{quote(truth)} AS VARCHAR))"
+    cursor: duckdb.DuckDBPyConnection, truth: Column | None, version: ModelVersion
+) -> tuple[int, int, int, float | None]:
+    """Rows without an answer, those with an answer and a label, those right, and how far numbers are off."""
+    right, off, judged = "0", "NULL", "0"
+    if truth is not None:
+        numbers = version.task == "regression"
+        label = present_label(f"r.{quote(truth.name)}", truth.type, numbers=numbers)
+        judged = f"count(*) FILTER (WHERE p.label IS NOT NULL AND {label} IS NOT NULL)"
+        if numbers:
+            off = f"avg(abs(p.label - {label}))"
+        else:
+            known = class_of(f"r.{quote(truth.name)}", truth.type, version.classes, version.label_type)
+            right = f"count(*) FILTER (WHERE p.label = {known})"
     found = cursor.execute(
-        f"SELECT count(*) FILTER (WHERE p.label IS NULL), {right}, {off} "
+        f"SELECT count(*) FILTER (WHERE p.label IS NULL), {judged}, {right}, {off} "
         "FROM rows r POSITIONAL JOIN predictions p"
     ).fetchall()
-    return int(found[0][0]), int(found[0][1]), found[0][2]
+    return int(found[0][0]), int(found[0][1]), int(found[0][2]), found[0][3]
 
 
 def _select(version: ModelVersion, predict: Predict | ExplainPredict) -> str:

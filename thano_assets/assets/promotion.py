@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets.labels import class_of, classes_of, missing_words, present_label
 from thano_assets.assets.leaks import Leak, Memory, Trained, rows_seen
 from thano_assets.assets.readings import (
     Reading,
     TableReading,
     TextReading,
+    asked_with,
     is_number,
     label_type_kept,
     training_columns,
@@ -107,6 +109,7 @@ class Gate:
     training_set: TrainingSet
     trainer: Trainer
     classes: list[str]
+    label_type: str
     leak: Leak
 
     @classmethod
@@ -115,6 +118,7 @@ class Gate:
         statement: BuildModel | FitModel,
         training_set: TrainingSet,
         classes: list[str],
+        label_type: str,
         settings: Settings,
         parent: ModelVersion | None,
         runtime: Runtime,
@@ -125,6 +129,7 @@ class Gate:
             statement: Has the options.
             training_set: What the new version is trained on.
             classes: The labels in the order of the model's outputs.
+            label_type: Their DuckDB type.
             settings: Say which rows are held out.
             parent: The version that the training goes on from.
             runtime: Where rows are read and kept.
@@ -148,9 +153,11 @@ class Gate:
             settings.eval_fraction,
             settings.seed,
             training_set.label,
+            texts=getattr(settings, "split", "rows") == "texts",
+            types=(training_set.label_type, label_type),
         )
         if statement.options.get("evaluate_on") is not None:
-            frozen = _freeze_table(statement, training_set, classes, runtime)
+            frozen = _freeze_table(statement, training_set, classes, label_type, runtime)
         else:
             frozen = _freeze_held_out(statement, training_set, own, runtime)
         memory = Memory.of(parent, runtime) if parent is not None else Memory()
@@ -163,7 +170,7 @@ class Gate:
                 hint="Keep them out of one of the two, or leave out strict=True.",
             ).at(statement.source, place.start, len(place))
         trainer = trainer_of(statement)
-        return cls(condition, frozen, training_set, trainer, classes, leak)
+        return cls(condition, frozen, training_set, trainer, classes, label_type, leak)
 
     def judge(self, challenger: ModelVersion, runtime: Runtime) -> Verdict:
         """Score ``challenger`` and the version that answers now; the better one answers from now on.
@@ -247,11 +254,14 @@ class Gate:
             found = np.concatenate(list(probabilities(stage, reading, version, None, runtime, outcome)))
         if version.task == "regression":
             return self.trainer.scores(labels, found, 0)
-        columns = self.classes + [name for name in version.classes if name not in self.classes]
+        own = self.training_set.label_type
+        true = classes_of(labels, own, self.classes, self.label_type)
+        says = classes_of(version.classes, version.label_type, self.classes, self.label_type)
+        columns = self.classes + [name for name in says.values() if name not in self.classes]
         places = {name: place for place, name in enumerate(columns)}
         wide = np.zeros((len(found), len(columns)), dtype=np.float32)
-        wide[:, [places[name] for name in version.classes]] = found
-        return self.trainer.scores([places[label] for label in labels], wide, len(self.classes))
+        wide[:, [places[says[name]] for name in version.classes]] = found
+        return self.trainer.scores([places[true[label]] for label in labels], wide, len(self.classes))
 
     def _reason(
         self,
@@ -418,7 +428,11 @@ def _read_like(
 
 
 def _freeze_table(
-    statement: BuildModel | FitModel, training_set: TrainingSet, classes: list[str], runtime: Runtime
+    statement: BuildModel | FitModel,
+    training_set: TrainingSet,
+    classes: list[str],
+    label_type: str,
+    runtime: Runtime,
 ) -> Frozen:
     """Keep the rows of the table of ``evaluate_on``, checked like training rows."""
     table = str(statement.options["evaluate_on"])
@@ -431,8 +445,14 @@ def _freeze_table(
     with runtime.warehouse.read() as connection:
         columns = describe(connection, quote(table))
         reading, label = _read_like(statement, training_set.reading, training_set.label, columns)
+        if isinstance(reading, TableReading):
+            reading = asked_with(reading, columns, lambda: _categories(training_set, runtime))
         type_ = label_type_kept(statement)
-        rows = training_rows(quote(table), reading, label, type_)
+        if type_ == "DOUBLE":
+            true = present_label(quote(label.name), label.type, numbers=True)
+        else:
+            true = class_of(quote(label.name), label.type, classes, label_type)
+        rows = training_rows(quote(table), reading, label, type_, true)
         named = quote(training_set.label)
         value = f"CASE WHEN {named} IS NOT NULL THEN '' END" if type_ == "DOUBLE" else named
         counts: dict[str | None, int] = dict(
@@ -444,6 +464,7 @@ def _freeze_table(
             if type_ != "DOUBLE" and name is not None and name not in classes
         ]
         problem = None
+        missing, hint = missing_words(label.name, label.type)
         if not counts:
             problem = TrainingDataError(
                 f"The table {table} of evaluate_on has no row"
@@ -452,8 +473,9 @@ def _freeze_table(
             )
         elif None in counts:
             problem = TrainingDataError(
-                f"{counts[None]:,} rows of {table}, the table of evaluate_on, have NULL in {label.name}.",
-                hint=f"Make the table without them: WHERE {label.name} IS NOT NULL.",
+                f"{counts[None]:,} rows of {table}, the table of evaluate_on, have {missing} in "
+                f"{label.name}.",
+                hint=hint.replace("Leave them out with", "Make the table without them:"),
             )
         elif strangers:
             problem = TrainingDataError(
@@ -467,6 +489,16 @@ def _freeze_table(
         path = runtime.workspace.kept(f"{fingerprint}.parquet")
         write_snapshot(connection, f"({rows})", path, reading.order)
     return Frozen(path, fingerprint, sum(counts.values()), table)
+
+
+def _categories(training_set: TrainingSet, runtime: Runtime) -> dict[str, list[str]]:
+    """The values of each category among the training rows."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    names = [one["name"] for one in training_set.features if one["kind"] == "category"]
+    rows = pq.read_table(training_set.snapshot(runtime.workspace), columns=names)
+    return {name: pc.unique(rows.column(name)).drop_null().to_pylist() for name in names}
 
 
 def _freeze_held_out(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from thano_assets.assets.answers import has_text
+from thano_assets.assets.labels import class_of
 from thano_assets.assets.relations import find_column, text_column
 from thano_assets.errors import (
     ColumnTypeError,
@@ -78,7 +80,7 @@ class TextReading:
 
     @property
     def present(self) -> str:
-        return f"{self.key} IS NOT NULL AND trim({self.key}) <> ''"
+        return has_text(self.key)
 
     @property
     def key(self) -> str:
@@ -102,12 +104,16 @@ class Feature:
         kind: ``number``, ``boolean``, ``category``, ``datetime`` or ``vector``.
         type: Its DuckDB type in training.
         size: Of a vector.
+        asked: The DuckDB type of the column that stands for it, where that is another one.
+        categories: The values that it had in training, as text, where ``asked`` is set.
     """
 
     name: str
     kind: str
     type: str
     size: int | None = None
+    asked: str | None = None
+    categories: tuple[str, ...] | None = None
 
     @property
     def sql(self) -> str:
@@ -122,6 +128,8 @@ class Feature:
                 return f"TRY_CAST({column} AS TIMESTAMP)"
             case "vector":
                 return f"CAST({column} AS FLOAT[{self.size}])"
+        if self.asked is not None:
+            return class_of(column, self.asked, self.categories or (), self.type)
         return f"CAST({column} AS VARCHAR)"
 
     def takes(self, type_: str) -> bool:
@@ -262,11 +270,21 @@ def _feature(column: Column, *, date: bool) -> Feature | None:
     return Feature(name, "category", type_) if _TEXT.fullmatch(type_) else None
 
 
-def training_rows(relation: str, reading: Reading, label: Column | None, label_type: str = "VARCHAR") -> str:
-    """SQL for the rows of ``relation`` that a model is trained on, the label last where there is one."""
+def training_rows(
+    relation: str,
+    reading: Reading,
+    label: Column | None,
+    label_type: str = "VARCHAR",
+    value: str | None = None,
+) -> str:
+    """SQL for the rows of ``relation`` that a model is trained on, the label last where there is one.
+
+    ``value`` is SQL of the label where it is not the column itself.
+    """
     labels = ""
     if label is not None:
-        labels = f", CAST({quote(label.name)} AS {label_type}) AS {quote(label_name(reading, label))}"
+        value = value or quote(label.name)
+        labels = f", CAST({value} AS {label_type}) AS {quote(label_name(reading, label))}"
     return f"SELECT {reading.select}{labels} FROM {relation} WHERE {reading.present}"
 
 
@@ -325,7 +343,28 @@ def asked_columns(
                 f"Column {column.name} is {column.type}; {who} was trained on {feature.type}.",
                 hint=f"Cast it in the query: CAST({column.name} AS {feature.type}) AS {column.name}.",
             ).at(statement.source, statement.query.span.start)
-    return reading
+    return asked_with(reading, columns, version.categories)
+
+
+def asked_with(
+    reading: TableReading, columns: list[Column], categories: Callable[[], dict[str, list[str]]]
+) -> TableReading:
+    """``reading`` for columns of other types than in training: a category is the one that SQL finds equal.
+
+    Args:
+        reading: of a model of tables.
+        columns: those that it is asked with.
+        categories: gives the values of each category in training, by the columns' names.
+    """
+    types = {column.name.casefold(): column.type for column in columns}
+    features = []
+    for feature in reading.features:
+        asked = types[feature.name.casefold()]
+        if feature.kind == "category" and asked not in (feature.type, '"NULL"'):
+            known = tuple(categories().get(feature.name, ()))
+            feature = replace(feature, asked=asked, categories=known)
+        features.append(feature)
+    return TableReading(tuple(features))
 
 
 def truth_column(

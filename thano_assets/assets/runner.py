@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 _one_run_at_a_time = threading.Lock()
 
 _PROCESS_TAG = "thano/process"
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 class Runner:
@@ -49,12 +56,17 @@ class Runner:
         self._resources = resources
         self._log_level = "INFO" if verbose else "CRITICAL"
         self._instance: dg.DagsterInstance | None = None
+        self._nothing: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def instance(self) -> dg.DagsterInstance:
         """The workspace's Dagster instance, made on first use by one process at a time."""
         if self._instance is None:
-            self._instance = _open_instance(self._workspace)
+            if not self._workspace.is_there:  # to look at a history of nothing makes no workspace
+                self._nothing = tempfile.TemporaryDirectory(prefix="thano-nothing-")
+                self._instance = open_instance(Path(self._nothing.name))
+            else:
+                self._instance = _open_instance(self._workspace)
         return self._instance
 
     def close(self) -> None:
@@ -62,6 +74,9 @@ class Runner:
         if self._instance is not None:
             self._instance.dispose()
             self._instance = None
+        if self._nothing is not None:
+            self._nothing.cleanup()
+            self._nothing = None
 
     def run(
         self,
@@ -104,7 +119,7 @@ class Runner:
                     definitions,
                     selection,
                     self.instance,
-                    tags={**tags, _PROCESS_TAG: f"{socket.gethostname()}.{os.getpid()}"[-63:]},
+                    tags={**tags, _PROCESS_TAG: _process_tag(os.getpid())},
                     log_level=self._log_level,
                     on_created=started.append,
                 )
@@ -173,11 +188,16 @@ def _open_instance(workspace: Workspace) -> dg.DagsterInstance:
 
 def _close_dead_runs(instance: dg.DagsterInstance) -> None:
     """Record as failed the runs whose process on this host is gone (it was killed)."""
-    host = socket.gethostname()
-    for run in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]), limit=50):
-        name, _, pid = run.tags.get(_PROCESS_TAG, "").rpartition(".")
-        if name and host.endswith(name) and pid.isdigit() and not process_alive(int(pid)):
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), limit=50):
+        tag = run.tags.get(_PROCESS_TAG, "")
+        pid = tag.rpartition(".")[2]
+        if pid.isdigit() and tag == _process_tag(int(pid)) and not process_alive(int(pid)):
             instance.report_run_failed(run, "The process that executed this run is gone.")
+
+
+def _process_tag(pid: int) -> str:
+    """A process of this machine in a tag of Dagster's, which has 63 characters at most."""
+    return f"{socket.gethostname()}.{pid}"[-63:]
 
 
 def _record_cancelled(instance: dg.DagsterInstance, run_ids: list[str]) -> None:

@@ -178,7 +178,8 @@ class _Asked:
 
     @property
     def top_k(self) -> int:
-        return int(self.search.options.value("top_k"))
+        wanted = self.search.options.value("top_k")
+        return 2**63 - 1 if wanted is None else int(wanted)
 
     def among_vectors(self, column: str) -> tuple[Outcome, int, int]:
         """Search the vectors of a column."""

@@ -139,7 +139,7 @@ class TextTrainer:
             pictures["trials"] = figures.tuning_trials(training.tuning)
         return Made(
             result.model_dir,
-            {"classes": training.classes, "type": training.training_set.label_type},
+            {"classes": training.classes, "type": training.label_type},
             metrics_of(result),
             result_tags(training, result, runtime) | tuning_tags(training),
             pictures,

@@ -7,23 +7,25 @@ import importlib.metadata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.bases import base_of
+from thano_assets.assets.labels import classes_of
 from thano_assets.assets.runtime import Runtime
 from thano_assets.assets.trainers import Made, Settings, Trainer, computed_tags, trainer_of
 from thano_assets.assets.training_sets import TrainingSet
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import CODE_VERSIONS, training_identity
+from thano_assets.learning.settings import TrainingSettings
 from thano_assets.sql.statements import BuildModel, FitModel
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
     from thano_assets.assets.pretrained_models import Pretraining
-    from thano_assets.learning.settings import TrainingSettings
     from thano_assets.learning.train import TrainingResult
     from thano_assets.learning.tune import Tuning
     from thano_assets.resources.base_models import ResolvedBase
@@ -68,12 +70,32 @@ class Training:
     @property
     def settings(self) -> Settings:
         """The statement's options as the trainer takes them, with what a search chose in them."""
-        return self.trainer.settings(self.statement) if self.tuning is None else self.tuning.settings
+        settings = self.trainer.settings(self.statement) if self.tuning is None else self.tuning.settings
+        if self.again is not None and isinstance(
+            settings, TrainingSettings
+        ):  # its rows were split in its way
+            return replace(settings, split=self.again.params.get("split", "rows"))
+        return settings
 
     @property
     def classes(self) -> list[str]:
         """The labels in the order of the model's outputs; a child keeps its parent's order."""
         return self.training_set.classes if self.parent is None else self.parent.classes
+
+    @property
+    def label_type(self) -> str:
+        """The DuckDB type of the classes."""
+        return self.training_set.label_type if self.parent is None else self.parent.label_type
+
+    def texts_and_labels(self, runtime: Runtime) -> tuple[pa.ChunkedArray, list[str]]:
+        """The texts to train on, and the class of each."""
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(self.training_set.snapshot(runtime.workspace))
+        names = classes_of(
+            self.training_set.classes, self.training_set.label_type, self.classes, self.label_type
+        )
+        return rows.column("text"), [names[label] for label in rows.column("label").to_pylist()]
 
     def kept(self, runtime: Runtime) -> Path:
         """The folder where its states are kept while it goes on, and the trials of its search."""
@@ -92,17 +114,17 @@ class Training:
         checkpoints: bool = True,
     ) -> TrainingResult:
         """Train a classifier of texts; the model's folder is made at ``folder``."""
-        import pyarrow.parquet as pq
-
         from thano_assets.learning.train import train
 
-        rows = pq.read_table(self.training_set.snapshot(runtime.workspace))
+        texts, labels = self.texts_and_labels(runtime)
+        settings = self.settings
+        assert isinstance(settings, TrainingSettings)
         return train(
-            rows.column("text"),
-            rows.column("label").to_pylist(),
+            texts,
+            labels,
             self.classes,
             self.base,
-            settings_of(self.statement) if self.tuning is None else self.tuning.settings,
+            settings,
             output_dir=folder,
             checkpoint_dir=self.kept(runtime) if checkpoints else None,
             progress=runtime.progress,
@@ -131,8 +153,6 @@ def training_again(training: Training | Pretraining) -> Iterator[None]:
 
 def settings_of(statement: BuildModel | FitModel) -> TrainingSettings:
     """The training settings that the statement's options ask for."""
-    from thano_assets.learning.settings import TrainingSettings
-
     value = statement.options.value
     return TrainingSettings(
         **text_settings(statement),

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets.labels import missing_words, present_label
 from thano_assets.assets.readings import (
     SNAPSHOT_ROW,
     Reading,
@@ -36,6 +37,7 @@ from thano_assets.system import scratch_file, write_atomically
 if TYPE_CHECKING:
     import duckdb
 
+_SHOWN_TEXT = 60  # characters of an example
 _LISTED_CLASSES = 12
 _FEWEST_NUMBERS = 10
 _POINTERS = "training_sets"
@@ -186,8 +188,8 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         connection = stage.connection
         rows_sql = training_rows("rows", reading, label, label_type_kept(statement))
         connection.execute(f"CREATE VIEW training AS {rows_sql}")
-        number = f"isfinite(CAST({quote(label.name)} AS DOUBLE))"
-        grouped = f"CASE WHEN {number} THEN 0 END" if numbers else quote(label.name)
+        present = present_label(quote(label.name), label.type, numbers=numbers)
+        grouped = f"CASE WHEN {present} IS NOT NULL THEN 0 END" if numbers else present
         counts: list[tuple[str | None, int]] = connection.execute(
             f"SELECT CAST({grouped} AS VARCHAR), count(*) FROM rows WHERE {reading.present} "
             f"GROUP BY {grouped} ORDER BY {grouped}"
@@ -204,6 +206,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         spoilt = dates_not_read("rows", reading)
         not_dates = connection.execute(spoilt).fetchall() if spoilt else []
         ignored = unread(stage.columns, statement, reading)
+        contradiction = _contradiction(connection) if isinstance(reading, TextReading) else None
     training_set.save(workspace, node.name)
     outcome = Outcome(
         data_version=training_set.identity,
@@ -227,6 +230,8 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         outcome.facts["columns"] = ", ".join(f"{one.name} ({one.kind})" for one in reading.features[:50])
     if skipped:
         outcome.warn(runtime.progress, f"{skipped:,} rows without text were left out of the training set.")
+    if contradiction is not None:
+        outcome.warn(runtime.progress, contradiction)
     for name, count in not_dates:
         outcome.warn(runtime.progress, f"{count:,} values of {name} are no dates and count as missing.")
     if ignored:
@@ -237,6 +242,22 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
             f"CAST({ignored[0].name} AS FLOAT[384]).",
         )
     return outcome
+
+
+def _contradiction(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """How many texts of the view ``training`` stand there with different labels, with an example."""
+    texts, rows, example, labels = connection.execute(
+        "SELECT count(*), sum(n), arg_max(text, n), arg_max(labels, n) FROM (SELECT text, count(*) AS n, "
+        "list_sort(list(DISTINCT label)) AS labels FROM training GROUP BY text "
+        "HAVING count(DISTINCT label) > 1)"
+    ).fetchall()[0]
+    if not texts:
+        return None
+    shown = example if len(example) <= _SHOWN_TEXT else example[: _SHOWN_TEXT - 1] + "…"
+    those = "1 text stands" if texts == 1 else f"{texts:,} texts stand"
+    return (
+        f"{those} in {rows:,} rows with different labels, such as {shown!r} with {' and '.join(labels[:4])}."
+    )
 
 
 def training_set_of(
@@ -269,7 +290,7 @@ def _check_numbers(
     elif nulls:
         error = TrainingDataError(
             f"{nulls:,} of {rows:,} rows have no number in the label column {label.name}.",
-            hint=f"Leave them out with WHERE {label.name} IS NOT NULL.",
+            hint=missing_words(label.name, label.type)[1],
         )
     elif rows < _FEWEST_NUMBERS:
         error = TrainingDataError(
@@ -289,6 +310,7 @@ def _check(
     classes = [(name, count) for name, count in counts if name is not None]
     listed = ", ".join(f"{name}: {count:,}" for name, count in classes[:_LISTED_CLASSES])
     table = isinstance(statement, BuildModel) and statement.task is not None
+    missing, hint = missing_words(label.name, label.type)
     if total == 0:
         error = TrainingDataError(
             "The query gives 0 rows.",
@@ -300,8 +322,8 @@ def _check(
         )
     elif nulls:
         error = TrainingDataError(
-            f"{nulls:,} of {rows:,} rows have NULL in the label column {label.name}.",
-            hint=f"Leave them out with WHERE {label.name} IS NOT NULL.",
+            f"{nulls:,} of {rows:,} rows have {missing} in the label column {label.name}.",
+            hint=hint,
         )
     elif len(classes) == 1:
         error = TrainingDataError(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.runtime import Runtime
-from thano_assets.assets.training import Training, settings_of
+from thano_assets.assets.training import Training
 from thano_assets.errors import InvalidOption
 from thano_assets.sql.statements import BuildModel, FitModel
 
@@ -88,17 +88,18 @@ def tuned(training: Training, runtime: Runtime, build: BuildRun, *, kept: bool =
     wanted = tuning_of(training.statement)
     if wanted is None:
         return training
-    import pyarrow.parquet as pq
-
+    from thano_assets.learning.settings import TrainingSettings
     from thano_assets.learning.tune import search
 
-    rows = pq.read_table(training.training_set.snapshot(runtime.workspace))
+    texts, labels = training.texts_and_labels(runtime)
+    settings = training.settings
+    assert isinstance(settings, TrainingSettings)
     tuning = search(
-        rows.column("text"),
-        rows.column("label").to_pylist(),
+        texts,
+        labels,
         training.classes,
         training.base,
-        settings_of(training.statement),
+        settings,
         wanted,
         folder=training.kept(runtime) if kept else None,
         identity=training.fingerprint,
@@ -106,8 +107,8 @@ def tuned(training: Training, runtime: Runtime, build: BuildRun, *, kept: bool =
         runs=_NestedRuns(build),
         init_dir=training.parent.path if training.parent is not None else None,
     )
-    settings = tuning.settings.as_dict()
-    build.log_params({name: settings[name] for name in wanted.searched})
+    chosen_settings = tuning.settings.as_dict()
+    build.log_params({name: chosen_settings[name] for name in wanted.searched})
     if tuning.best is not None:
         build.client.set_tag(build.run_id, CHOSEN_TAG, chosen(tuning))
         build.log_text("trials.csv", _csv(tuning))

@@ -30,6 +30,8 @@ from thano_assets.sql.statements import (
 
 #: The name of the pre-built classifier where ``GET THANOSQL MODEL`` is not told another.
 PREBUILT_NAME = "tutorial_text_classification"
+#: Names by which GET THANOSQL MODEL fetches the pre-built classifier: ThanoSQL's, and its own.
+PREBUILT_NAMES = ("electra", PREBUILT_NAME)
 
 
 class EntryKind(StrEnum):

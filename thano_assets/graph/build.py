@@ -18,10 +18,25 @@ from thano_assets.catalog.entries import (
     query_of,
 )
 from thano_assets.catalog.overlay import Entries
-from thano_assets.errors import QueryError, ThanoError, UnknownModel, UnknownTable, did_you_mean
+from thano_assets.errors import (
+    QueryError,
+    ThanoError,
+    UnknownModel,
+    UnknownTable,
+    UnsupportedStatement,
+    did_you_mean,
+)
 from thano_assets.sql import parse
-from thano_assets.sql.base_names import EMBEDDING_BASES, is_embedding_base, may_be_own_base
+from thano_assets.sql.base_names import (
+    CATALOGUE_NAMES,
+    EMBEDDING_BASES,
+    TABLE_BASES,
+    is_embedding_base,
+    is_media_model,
+    may_be_own_base,
+)
 from thano_assets.sql.canonical import canonical_query
+from thano_assets.sql.grammar import MEDIA_REFUSAL
 from thano_assets.sql.options import OPTION_SPECS
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
@@ -431,6 +446,7 @@ def check_reads(
     Raises:
         UnknownTable: a table of the query that no statement makes.
         UnknownModel: a model that is neither defined here nor in the registry (``known_models``).
+        UnsupportedStatement: a model for images, audio, video or time series, or FIT MODEL of a base model.
     """
     inner = statement.body if isinstance(statement, CreateTableAs) else statement
     ref = model_ref(inner)
@@ -438,6 +454,12 @@ def check_reads(
         bases = EMBEDDING_BASES if isinstance(inner, (Convert, Search)) else ()
         models = sorted({*graph.model_names(), *known_models, *bases})
         if ref.name not in models and ref.name != PREBUILT_NAME:
+            if is_media_model(ref.name):
+                raise UnsupportedStatement(f"{ref.name} is not a model for text.", hint=MEDIA_REFUSAL).at(
+                    statement.source, ref.span.start, len(ref.name)
+                )
+            if isinstance(inner, FitModel) and ref.name in CATALOGUE_NAMES:
+                raise _fit_base(inner)
             raise UnknownModel(
                 f"There is no model {ref.name}.", hint=did_you_mean(ref.name, models, "models")
             ).at(statement.source, ref.span.start, len(ref.name))
@@ -461,6 +483,19 @@ def check_reads(
             raise UnknownTable(
                 f"There is no table {read.name}.", hint=did_you_mean(read.name, known_tables, "tables")
             ).at(statement.source, rendered.to_source(read.offset), len(read.name))
+
+
+def _fit_base(statement: FitModel) -> UnsupportedStatement:
+    """The error for FIT MODEL of a base model."""
+    name = statement.parent.name
+    hint = f"BUILD MODEL {statement.name} USING {name} … AS SELECT … starts from a base model."
+    if name in TABLE_BASES:
+        hint = f"BUILD MODEL … USING {name} OPTIONS (overwrite=True) finds a new model from all rows."
+    elif name in EMBEDDING_BASES:
+        hint = f"Nothing has to be trained: CONVERT and SEARCH take {name} itself."
+    return UnsupportedStatement(
+        f"{name} is a base model; FIT MODEL goes on from a model that was built.", hint=hint
+    ).at(statement.source, statement.parent.span.start, len(name))
 
 
 def makes_base(entry: Entry | None) -> bool:

@@ -66,7 +66,7 @@ def init(settings: Settings, directory: str | None) -> None:
     """Make a workspace: the folder that holds data, statements, tables, models and runs."""
     if directory is not None:
         settings.workspace = directory
-    workspace = settings.open_workspace()
+    workspace = settings.open_workspace().create()
     root = Path(workspace.root)
     with contextlib.suppress(ValueError):
         root = root.relative_to(Path.cwd())
@@ -225,6 +225,9 @@ def ui(settings: Settings, port: int | None, mlflow_port: int | None, no_browser
     from thano_assets.interfaces.ui import serve
 
     workspace = settings.open_workspace()
+    if workspace.named and not workspace.is_there:
+        raise workspace.missing()
+    workspace.create()
     with stoppable():
         code = serve(
             workspace,

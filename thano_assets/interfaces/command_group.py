@@ -79,18 +79,15 @@ class Settings:
         self.verbose = False
 
     def open_workspace(self) -> Workspace:
-        """The workspace that ``-w``, THANO_WORKSPACE or the current folder names, made if it is not there.
+        """The workspace that ``-w``, THANO_WORKSPACE or the current folder names; it may not be there yet.
 
         With ``--env`` or THANO_ENV it is that environment of it.
         """
         from thano_assets.resources.workspace import Workspace
 
-        new = Workspace.find(self.workspace, self.environment)
-        if new.production is not None and not new.root.exists():
-            click.echo(
-                f"The environment {new.root.name} is new; it borrows from {new.production.root}.", err=True
-            )
-        return Workspace.open(self.workspace, environment=self.environment)
+        workspace = Workspace.find(self.workspace, self.environment)
+        _ = workspace.settings
+        return workspace
 
     def open_production(self) -> Workspace:
         """The workspace itself, whatever environment is named; it must be there."""

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 
 _JUDGING_SHARE, _JUDGING_LEAST, _JUDGING_MOST = 0.2, 50, 2_000
 
 
-def hold_out(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(
+    labels: np.ndarray, fraction: float, seed: int, texts: Sequence[Hashable] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into those trained on and those held out, each class in its share.
 
     About ``fraction`` of the rows are held out; every class keeps at least one row to train on, so a class of
-    one row is never held out. The same arguments give the same split.
+    one row is never held out. With ``texts`` all rows of one text go to one side, and it is ``fraction`` of
+    the distinct texts that are held out. The same arguments give the same split, and texts that all differ
+    the same as none.
 
     Args:
         labels: class indices, shape (N,).
         fraction: share to hold out, in [0, 1).
         seed: which rows.
+        texts: what is the same in rows that must not be parted, N values.
 
     Returns:
         Row numbers to train on and row numbers held out, both ascending.
     """
+    if texts is None:
+        return _by_rows(labels, fraction, seed)
+    first: dict[Hashable, int] = {}
+    group = np.fromiter((first.setdefault(text, len(first)) for text in texts), np.int64, len(labels))
+    _, rows = np.unique(group, return_index=True)  # the first row of each text, in their order
+    _, held = _by_rows(labels[rows], fraction, seed)
+    out = np.isin(group, held)
+    # A class whose last text to train on would be held out, because that text has other labels too, keeps it.
+    for place in np.setdiff1d(labels[out], labels[~out]):
+        out &= group != group[np.flatnonzero(out & (labels == place))[0]]
+    return np.flatnonzero(~out), np.flatnonzero(out)
+
+
+def _by_rows(labels: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.bincount(labels)
     wanted = counts * fraction
     taken = np.minimum(np.floor(wanted).astype(np.int64), np.maximum(counts - 1, 0))

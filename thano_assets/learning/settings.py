@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidOption
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CODE_VERSION = "3"  # of the trainer: raised when the same rows and settings would give another model
 PRETRAINING_VERSION = (
@@ -32,6 +36,8 @@ class TrainingSettings:
         class_weight: ``'balanced'`` weighs each class by the inverse of its share of the training rows.
         train: ``'full'`` fine-tunes every weight, ``'head'`` trains the head on frozen embeddings.
         baseline: also score TF-IDF with logistic regression on the same hold-out rows.
+        split: what is held out: ``'texts'``, with all rows of a text on one side, or ``'rows'``, as in
+            versions that do not name it.
     """
 
     epochs: int = 3
@@ -44,6 +50,7 @@ class TrainingSettings:
     class_weight: str | None = None
     train: str = "full"
     baseline: bool = True
+    split: str = "texts"
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, allowed: str) -> None:
@@ -65,6 +72,13 @@ class TrainingSettings:
             "left out when eval_fraction=0: it needs held-out rows to judge by",
         )
         check(self.class_weight in (None, "balanced"), "class_weight", "'balanced'")
+
+    def held_out(self, labels: np.ndarray, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to train on and rows held out, see :func:`.holdout.hold_out`."""
+        from .holdout import hold_out
+
+        kept_together = texts if self.split == "texts" else None
+        return hold_out(labels, self.eval_fraction, self.seed, kept_together)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""

@@ -28,7 +28,6 @@ from .checkpoint import Checkpoints, training_identity
 from .encode import Encoded, Encoder, limit
 from .first_token import trained_by_first_token
 from .frozen import SharedFeatures, frozen_features, head_only
-from .holdout import hold_out
 from .infer import batch_tensors, logits_by_batch, softmax
 from .launch import run_in_processes, wanted_processes
 from .loop import OnMetrics, Rows, balanced_weights, fit
@@ -207,7 +206,7 @@ class _Training:
         self.source = job.init_dir or job.base.folder(progress)
         self.recipe, self.encoder, _ = recipe_and_encoder(job.base, job.settings, job.init_dir, progress)
         self.tokenizer = self.encoder.tokenizer
-        self.train_rows, self.eval_rows = hold_out(self.truth, job.settings.eval_fraction, job.settings.seed)
+        self.train_rows, self.eval_rows = job.settings.held_out(self.truth, self.texts)
         self.precision = places.precision(places.device())
         self.accelerator = Accelerator()
         self.group = ProcessGroup(self.accelerator)

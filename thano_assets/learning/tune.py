@@ -28,7 +28,7 @@ from ..progress import Progress, Task
 from ..resources.base_models import ResolvedBase
 from ..system import write_atomically
 from .frozen import SharedFeatures
-from .holdout import hold_out, judging_share
+from .holdout import judging_share
 from .metrics import class_indices
 from .quiet import quiet_transformers
 from .search_space import Space, rate, space_of
@@ -206,9 +206,10 @@ def search(
     """
     rows = texts.to_pylist() if isinstance(texts, (pa.ChunkedArray, pa.Array)) else list(texts)
     truth = class_indices(labels, classes)
-    kept, _ = hold_out(truth, settings.eval_fraction, settings.seed)
+    kept, _ = settings.held_out(truth, rows)
     share = judging_share(len(kept)) if len(kept) else 0.0
-    training, judging = hold_out(truth[kept], share, settings.seed)
+    judged = replace(settings, eval_fraction=share)
+    training, judging = judged.held_out(truth[kept], [rows[row] for row in kept])
     if len(kept) < TUNING_ROWS or not len(judging):
         raise TrainingDataError(
             f"{len(kept):,} rows to train on are too few to tune with.",

@@ -30,7 +30,7 @@ from ..errors import (
     did_you_mean,
 )
 from ..progress import SILENT, Progress
-from ..sql.base_names import may_be_own_base
+from ..sql.base_names import EMBEDDING_BASES, may_be_own_base
 from . import hub
 from .base_catalogue import CATALOGUE, BaseModelInfo, catalogue
 from .packaged import PackagedEncoder, file_digest
@@ -183,6 +183,8 @@ def resolve(
         return of_version(version)
     if info is None and not quoted:
         raise unknown_base(name, purpose=purpose)
+    if info is not None and purpose == "embed" and name in EMBEDDING_BASES:
+        info = replace(info, purpose="embed")  # BertEn serves both
     if info is not None and purpose == "embed" and info.purpose != "embed":
         raise UnsupportedStatement(
             f"{name} makes no embeddings.",
@@ -193,7 +195,8 @@ def resolve(
     if info is not None and info.purpose != purpose:
         raise UnsupportedStatement(
             f"{name} makes embeddings and cannot be trained as a text classifier.",
-            hint="USING ElectraEn or BertEn trains one.",
+            hint=f"Nothing has to be built: CONVERT and SEARCH take {name} itself. USING ElectraEn or "
+            "BertEn, with a label_col, trains a classifier.",
         )
     tried: dict[str, str] = {}
     for source in SOURCES:

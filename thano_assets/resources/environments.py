@@ -92,6 +92,22 @@ class Environment(Workspace):
         return replace(settings, mlflow=replace(settings.mlflow, tracking_uri=None))
 
     @property
+    def is_there(self) -> bool:
+        """Whether it has been made."""
+        return self.production.is_there and self.dagster_home.is_dir()
+
+    def missing(self) -> WorkspaceError:
+        """The error for an environment that is not there, with those that have a name like it."""
+        if not self.production.is_there:
+            return self.production.missing()
+        folder = self.root.parent
+        known = [one.name for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
+        return WorkspaceError(
+            f"There is no environment {self.name}.",
+            hint=did_you_mean(self.name, known, "environments") + " The first `thano run` in it makes it.",
+        )
+
+    @property
     def _folders(self) -> tuple[Path, ...]:
         shared = (self.data, self.models_cache)
         return tuple(folder for folder in super()._folders if folder not in shared)
@@ -135,12 +151,18 @@ def in_environment(workspace: Workspace, name: str | None = None) -> Workspace:
         WorkspaceError: the name is none for an environment.
     """
     there = workspace_at(workspace.root)
+    there.named = workspace.named
     if name is None:
         name = os.environ.get(ENVIRONMENT_NAME_VARIABLE) or None
     if name is None:
         return there
     production = there.production or there
-    return Environment(production, name) if name else production
+    production.named = workspace.named
+    if not name:
+        return production
+    environment = Environment(production, name)
+    environment.named = True
+    return environment
 
 
 def environments(workspace: Workspace) -> list[Environment]:
@@ -251,9 +273,10 @@ class EnvironmentRegistry(Registry):
         """Register production's version here, pointing to the same files; returns its number here."""
         from .mlflow_model import quiet
 
-        origin = f"VERSION {lent.version} of {self.production.workspace.root}"
+        origin = f"VERSION {lent.version} of production"
         for known in own:
-            if known.tags.get(_ORIGIN_TAG) == origin:
+            # Earlier versions named production's folder, which may have been moved.
+            if known.tags.get(_ORIGIN_TAG, "").startswith(f"VERSION {lent.version} of "):
                 return known.version
         with quiet():
             from mlflow.exceptions import MlflowException

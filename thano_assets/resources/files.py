@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 from pathlib import Path
@@ -124,6 +125,32 @@ def check_inside(workspace: Workspace, path: str, found: Path, *, reader: str = 
             hint=f"Move it into {workspace.data}, or add its folder to allowed under [files] in "
             f"{workspace.settings_path}.",
         )
+
+
+def may_be_read(workspace: Workspace, path: str) -> bool:
+    """Whether a path in a query, which may be a pattern, names files in folders that may be read.
+
+    Relative paths start at the process's folder, as DuckDB has them. What is no path is not.
+    """
+    parts = Path(path).expanduser().parts
+    if not parts or not (len(parts) > 1 or Path(path).suffix):  # the name of a function
+        return False
+    fixed = list(itertools.takewhile(lambda part: not _WILDCARD.search(part), parts))
+    pattern = len(fixed) < len(parts)
+    try:
+        real = Path(*fixed).resolve() if fixed else Path.cwd()
+    except (OSError, RuntimeError, ValueError):
+        return False
+    if pattern and ".." in parts:
+        return False
+    roots = [root.resolve() for root in workspace.readable_folders]
+    own = (
+        workspace.warehouse_path.resolve(),
+        workspace.snapshots.resolve(),
+        workspace.root.resolve() / "mlflow",
+    )
+    inside = any(real == root or root in real.parents for root in roots)
+    return inside and not any(real == one or one in real.parents for one in own)
 
 
 def _files_of(workspace: Workspace, path: str, found: list[Path]) -> list[Path]:

@@ -85,6 +85,11 @@ class ModelVersion:
         """The columns that a model of tables reads: ``name``, ``kind``, ``type``, and ``size`` of vectors."""
         return list(self.labels.get("features", []))
 
+    def categories(self) -> dict[str, list[str]]:
+        """The values of each category that a model of tables was trained on, as text, by column."""
+        config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        return {one["name"]: list(one["categories"]) for one in config["features"] if "categories" in one}
+
     @property
     def target(self) -> str:
         """The column that a model of tables predicts."""

@@ -23,6 +23,7 @@ from .mlflow_reader import VersionRow
 from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut, log_dataset
 from .model_version import ModelVersion
 from .tracking import Tracking
+from .workspace import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -101,7 +102,7 @@ class Registry(Tracking):
             run_id=row.run_id or "",
             path=self._folder(row) / "model",
             tags=tags,
-            metrics=json.loads(kept) if kept else row.metrics,
+            metrics=_metrics(kept) or row.metrics,
             params=row.params,
             created=datetime.fromtimestamp(row.created_ms / 1000, UTC),
             description=row.description or "",
@@ -112,9 +113,9 @@ class Registry(Tracking):
         place = _local_path(row.location)
         if place is not None:
             inside = place.as_posix().partition("/mlflow/artifacts/")[2]
-            # The database holds absolute paths; a workspace that was moved still finds its own files.
-            moved = self.artifacts / inside
-            return moved if self.is_local and inside and not place.exists() and moved.exists() else place
+            # The database holds absolute paths; a workspace that was moved or copied reads its own files.
+            own = self.artifacts / inside
+            return own if self.is_local and inside and own.exists() else place
         target = self.workspace.models_cache / "registry" / quote(row.name, safe="") / str(row.version)
         if not target.exists():
             self._download(row, target)
@@ -123,7 +124,8 @@ class Registry(Tracking):
     def _download(self, row: VersionRow, target: Path) -> None:
         from .mlflow_model import quiet
 
-        current().message(f"Fetching model {row.name} version {row.version} from {self.tracking_uri}.")
+        where = without_password(self.tracking_uri)
+        current().message(f"Fetching model {row.name} version {row.version} from {where}.")
         target.parent.mkdir(parents=True, exist_ok=True)
         with quiet(), tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
             from mlflow.artifacts import download_artifacts
@@ -350,6 +352,15 @@ def check_name(name: str) -> None:
             f"The model name '{name[:80]}' {what}, which MLflow does not take.",
             hint="Letters of any script, digits, spaces, '_', '-' and '.' are fine.",
         )
+
+
+def _metrics(text: str | None) -> dict[str, float]:
+    """The metrics that a version keeps as text; none where that is no text of metrics."""
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _local_path(location: str) -> Path | None:

@@ -21,6 +21,8 @@ from . import mlflow_client, mlflow_reader
 from .mlflow_reader import RunRow, UnknownSchema
 from .mlflow_run import RUN_TAG_LENGTH, cut
 from .model_version import TrainingRun
+from .relocation import relocate
+from .workspace import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,7 +84,8 @@ class Tracking:
     def _url(self) -> str:
         tracking = self.settings.mlflow.tracking_uri or ""
         known = os.environ.get("THANO_MLFLOW_URL")
-        return (known or (tracking if tracking.startswith("http") else self.settings.mlflow.url)).rstrip("/")
+        address = known or (tracking if tracking.startswith("http") else self.settings.mlflow.url)
+        return without_password(address).rstrip("/")
 
     def _read(self, fast: Any, slow: Any) -> Any:
         """Ask the SQLite file, else MLflow; ``None`` before anything was written."""
@@ -115,11 +118,14 @@ class Tracking:
                     try:
                         if self.is_local and not self.database.exists():
                             self._make_database()
+                        elif self.is_local:
+                            relocate(self.workspace)
                         client = MlflowClient(self.tracking_uri, registry_uri=self.tracking_uri)
                         client.search_experiments(max_results=1)
-                    except (MlflowException, SQLAlchemyError) as error:
+                    except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:
                         raise WorkspaceError(
-                            f"MLflow cannot use {self.tracking_uri}: {_sentence(error)}",
+                            f"MLflow cannot use {without_password(self.tracking_uri)}: "
+                            f"{without_password(_sentence(error))}",
                             hint=f"After an upgrade of MLflow: mlflow db upgrade sqlite:///{self.database}."
                             if self.is_local
                             else "Check tracking_uri under [mlflow] in thano.toml.",
@@ -207,7 +213,7 @@ class Tracking:
 
         for run_id in open_runs:
             run = client.get_run(run_id)
-            if run.data.tags.get(_WORKSPACE_TAG) != str(self.workspace.root):
+            if _WORKSPACE_TAG not in run.data.tags:
                 continue
             try:
                 with FileLock(self._run_lock(run_id), timeout=0, thread_local=False):

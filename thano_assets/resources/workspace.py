@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import WorkspaceError, did_you_mean
+from ..errors import WorkspaceError, did_you_mean, nearest
 from ..progress import current
 
 SETTINGS_FILE = "thano.toml"
@@ -32,6 +32,10 @@ SETTINGS_TEXT = """\
 [files]
 # Folders besides data/ that COPY may read; relative ones start at this file.
 # allowed = ["../more-data"]
+
+[statements]
+# Longest text of statements that is read at once, in characters.
+# max_length = 1000000
 
 [warehouse]
 # Most memory DuckDB takes before it spills to disk, and how many processor cores it uses.
@@ -51,6 +55,8 @@ SETTINGS_TEXT = """\
 # url = "http://127.0.0.1:3000"
 # The time zone of OPTIONS (schedule='…').
 # timezone = "UTC"
+# Names besides localhost by which a browser may reach the Dagster UI, for example through a tunnel.
+# hosts = ["dagster.example.com"]
 """
 
 GITIGNORE_TEXT = """\
@@ -80,7 +86,7 @@ run_coordinator:
 # A launched run whose process dies is marked as failed and gives its concurrency slots back.
 run_monitoring:
   enabled: true
-  start_timeout_seconds: 300
+  start_timeout_seconds: 60
   cancel_timeout_seconds: 60
   poll_interval_seconds: 30
   free_slots_after_run_end_seconds: 60
@@ -98,6 +104,13 @@ class FileSettings:
 
 
 @dataclass(frozen=True)
+class StatementSettings:
+    """``[statements]``: the longest text of statements that is read at once, in characters."""
+
+    max_length: int = 1_000_000
+
+
+@dataclass(frozen=True)
 class WarehouseSettings:
     """``[warehouse]``: DuckDB's ``memory_limit`` (such as ``'4GB'``) and ``threads``; ``None``: its own."""
 
@@ -109,17 +122,18 @@ class WarehouseSettings:
 class MlflowSettings:
     """``[mlflow]``: another tracking server than the workspace's own, the UI's address, system metrics."""
 
-    tracking_uri: str | None = None
+    tracking_uri: str | None = field(default=None, repr=False)  # may hold a password
     url: str = "http://127.0.0.1:5000"
     system_metrics: bool = True
 
 
 @dataclass(frozen=True)
 class DagsterSettings:
-    """``[dagster]``: the UI's address, and the time zone of schedules, such as ``Asia/Seoul``."""
+    """``[dagster]``: the UI's address, the time zone of schedules, and hosts that the UI answers for."""
 
     url: str = "http://127.0.0.1:3000"
     timezone: str = "UTC"
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,6 +141,7 @@ class Settings:
     """What ``thano.toml`` says, with the environment's say on addresses."""
 
     files: FileSettings = field(default_factory=FileSettings)
+    statements: StatementSettings = field(default_factory=StatementSettings)
     warehouse: WarehouseSettings = field(default_factory=WarehouseSettings)
     mlflow: MlflowSettings = field(default_factory=MlflowSettings)
     dagster: DagsterSettings = field(default_factory=DagsterSettings)
@@ -134,12 +149,15 @@ class Settings:
 
 _TABLES: dict[str, type] = {
     "files": FileSettings,
+    "statements": StatementSettings,
     "warehouse": WarehouseSettings,
     "mlflow": MlflowSettings,
     "dagster": DagsterSettings,
 }
 _TYPES: dict[str, tuple[type, str]] = {
     "allowed": (list, "a list of folders"),
+    "hosts": (list, "a list of host names"),
+    "max_length": (int, "a whole number from 1 up"),
     "memory_limit": (str, "a text such as '4GB'"),
     "threads": (int, "a whole number from 1 up"),
     "tracking_uri": (str, "an address in quotes"),
@@ -200,12 +218,18 @@ def _checked(path: Path, text: str, name: str, table: dict[str, Any]) -> dict[st
         if isinstance(value, list) and right:
             right = all(isinstance(one, str) for one in value)
         if not right:
-            raise _broken(path, text, f"'{key}' in [{name}] must be {description}, not {value!r}", line)
-        values[key] = value
+            shown = without_password(repr(value))
+            raise _broken(path, text, f"'{key}' in [{name}] must be {description}, not {shown}", line)
+        values[key] = tuple(value) if isinstance(value, list) else value
     if "allowed" in values:
         base = path.parent
         values["allowed"] = tuple((base / Path(one).expanduser()).resolve() for one in values["allowed"])
     return values
+
+
+def without_password(text: str) -> str:
+    """``text`` without the user names and passwords of the addresses in it."""
+    return re.sub(r"(?<=://)[^/@\s'\"]+@", "", text)
 
 
 def _is_timezone(name: str) -> bool:
@@ -241,7 +265,7 @@ def _broken(
         f"{path} is not right: {what}.",
         line=line,
         column=column,
-        text=text,
+        text=without_password(text),
         hint=hint or f"Correct line {line} or delete it to use the default.",
     )
 
@@ -258,6 +282,8 @@ class Workspace:
 
     #: The workspace that this one borrows from; only an environment has one.
     production: Workspace | None = None
+    #: Whether a person named it, instead of it being the folder that is used where none is named.
+    named: bool = False
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser().resolve()
@@ -348,10 +374,18 @@ class Workspace:
 
     @classmethod
     def _find(cls, start: str | Path | None) -> Workspace:
-        if start is not None:
-            return cls(start)
-        if named := os.environ.get(ENVIRONMENT_VARIABLE):
-            return cls(named)
+        if wanted := start if start is not None else os.environ.get(ENVIRONMENT_VARIABLE):
+            try:
+                workspace = cls(wanted)
+                workspace.root.exists()
+            except (OSError, ValueError, RuntimeError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise WorkspaceError(
+                    f"'{str(wanted)[:80]}' cannot be the folder of a workspace: {reason}.",
+                    hint="Choose another folder.",
+                ) from error
+            workspace.named = True
+            return workspace
         here = Path.cwd()
         for folder in (here, *here.parents):
             if (folder / SETTINGS_FILE).is_file():
@@ -371,10 +405,29 @@ class Workspace:
         workspace = cls.find(path, environment)
         if create:
             workspace.create()
-        elif not workspace.settings_path.is_file():
-            raise WorkspaceError(f"{workspace.root} is not a workspace.", hint="`thano init` makes one.")
+        elif not workspace.is_there:
+            raise workspace.missing()
         _ = workspace.settings
         return workspace
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has been made."""
+        return self.settings_path.is_file()
+
+    def missing(self) -> WorkspaceError:
+        """The error for a workspace that is not there, with those beside it that have a name like it."""
+        try:
+            beside = [one.name for one in self.root.parent.iterdir() if (one / SETTINGS_FILE).is_file()]
+        except OSError:
+            beside = []
+        close = nearest(self.root.name, beside)
+        hint = (
+            f"Did you mean {' or '.join(str(self.root.with_name(one)) for one in close)}? " if close else ""
+        )
+        return WorkspaceError(
+            f"{self.root} is not a workspace.", hint=f"{hint}`thano init {self.root}` makes one."
+        )
 
     @property
     def _folders(self) -> tuple[Path, ...]:
@@ -422,8 +475,12 @@ class Workspace:
     def lock(self, name: str) -> Iterator[None]:
         """Hold the workspace's lock called ``name``: one holder over all threads and processes.
 
-        The kernel frees it when its holder dies. Waiting says so and ends with Ctrl-C.
+        The kernel frees it when its holder dies. Waiting says so and ends with Ctrl-C. A workspace that is
+        not there has nothing to guard, and is not made by being looked at.
         """
+        if not self.is_there:
+            yield
+            return
         from filelock import FileLock, Timeout
 
         try:

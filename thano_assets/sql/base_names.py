@@ -19,7 +19,7 @@ CATALOGUE_NAMES = (
 )
 
 #: Base models that CONVERT and SEARCH know by name; no model of the registry goes by these names there.
-EMBEDDING_BASES = ("SBERTEn", "SBERTKo")
+EMBEDDING_BASES = ("SBERTEn", "SBERTKo", "BertEn")
 
 #: Base models that learn from the columns of a table, and what they predict.
 TABLE_BASES = {"AutomlClassifier": "classification", "AutomlRegressor": "regression"}
@@ -30,6 +30,13 @@ _MEDIA = re.compile(
     r"wav2vec2?|whisper|hubert|videomae|timesformer|"
     r"automl(?:time_?series|forecast)\w*|prophet|arima)(?:[_0-9]*v?\d*(?:tiny|small|base|large|xl|[smlb]\d?)?)?"
     r"(?:en|ko|image|audio|video)?",
+    re.IGNORECASE,
+)
+
+# More of them, which canonical texts do not put into quotes: what stands in a catalog already keeps its text.
+_MORE_MEDIA = re.compile(
+    r"tutorial_vilt|vilt\w*|x[-_]?clip\w*|tft|temporal_?fusion_?transformer|mobilevit\w*|"
+    r"efficient(?:net)?_?v2[_-]?[smlb]?\d*|convnext\w*|deepar|nbeats|informer",
     re.IGNORECASE,
 )
 
@@ -60,5 +67,10 @@ def build_kind(base: str) -> str:
 
 
 def is_media_base(name: str) -> bool:
-    """Whether ``name`` is a base model for images, audio, video or time series."""
+    """Whether ``name`` is a base model for images, audio, video or time series that texts put into quotes."""
     return _MEDIA.fullmatch(name) is not None
+
+
+def is_media_model(name: str) -> bool:
+    """Whether ``name`` is any model for images, audio, video or time series."""
+    return is_media_base(name) or _MORE_MEDIA.fullmatch(name) is not None

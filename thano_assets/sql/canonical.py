@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from thano_assets.errors import SyntaxProblem
-from thano_assets.sql.base_names import is_media_base
+from thano_assets.sql.base_names import is_media_base, is_media_model
 from thano_assets.sql.grammar import CLAUSE_WORDS, RESERVED_WORDS
 from thano_assets.sql.lexer import NUMBER, STRING, WORD, Token, tokenize
 from thano_assets.sql.options import OPTION_SPECS, Options
@@ -80,7 +80,10 @@ def canonical_statement(statement: Statement) -> str:
                 *_as(statement.options, statement.query),
             )
         case Predict() | Evaluate() | Convert() | Search() | ExplainPredict():
-            return _join(kind, "USING", _model(statement.model), *_as(statement.options, statement.query))
+            model = _model(statement.model)
+            if isinstance(statement, (Convert, Search)) and is_media_model(model):
+                model = f'"{model}"'  # without quotes it would be refused
+            return _join(kind, "USING", model, *_as(statement.options, statement.query))
         case ListItems():
             return _join("LIST", statement.what)
         case GetThanosql():
@@ -132,9 +135,7 @@ def canonical_query(query: Query) -> str:
         parts.append(f"({canonical_statement(nested.statement)})")
         position = nested.span.end
     parts.extend(_words(query.source, Span(position, query.span.end)))
-    while _enclosed(parts):
-        parts = parts[1:-1]
-    return " ".join(parts)
+    return " ".join(_without_parentheses(parts))
 
 
 def identifier(name: str) -> str:
@@ -237,13 +238,16 @@ def _continues(before: Token, token: Token, text: str) -> bool:
     return "\n" in between and not between.strip()
 
 
-def _enclosed(parts: list[str]) -> bool:
-    """Whether the first part is a ``(`` whose ``)`` is the last."""
-    if len(parts) < 3 or parts[0] != "(" or parts[-1] != ")":
-        return False
-    depth = 0
+def _without_parentheses(parts: list[str]) -> list[str]:
+    """The parts without the parentheses that stand around all of them."""
+    closing: dict[int, int] = {}
+    opened: list[int] = []
     for index, part in enumerate(parts):
-        depth += (part == "(") - (part == ")")
-        if depth == 0:
-            return index == len(parts) - 1
-    return False
+        if part == "(":
+            opened.append(index)
+        elif part == ")" and opened:
+            closing[opened.pop()] = index
+    first, last = 0, len(parts) - 1
+    while last - first > 1 and closing.get(first) == last:
+        first, last = first + 1, last - 1
+    return parts[first : last + 1]

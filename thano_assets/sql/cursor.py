@@ -15,6 +15,9 @@ from thano_assets.sql.statements import ModelRef
 
 _CONSTANTS = {"TRUE": True, "FALSE": False, "NONE": None, "NULL": None}
 _SCHEMAS = ("main", "public")
+_VERSION_DIGITS = 9
+_NUMBER_CHARACTERS = 40  # of a number among options: more would lose digits
+_DEPTH = 60  # of lists in lists
 # Where a name is missing, one of these stands in its place.
 _CLAUSE_STARTS = frozenset({"USING", "OPTIONS", "AS", "FROM", "ON"})
 
@@ -34,6 +37,7 @@ class Cursor:
         source: the whole text.
         tokens: all its tokens.
         closing: index of each ``(`` -> index of its ``)``.
+        opening: the other way round.
         position: index of the next token.
         end: index after the statement's last token.
     """
@@ -42,6 +46,7 @@ class Cursor:
         self.source = source
         self.tokens = tokenize(source)
         self.closing = self._match_parentheses()
+        self.opening = {close: start for start, close in self.closing.items()}
         self.position = 0
         self.end = len(self.tokens)
 
@@ -217,10 +222,11 @@ class Cursor:
         """Step over ``VERSION n``."""
         self.expect("VERSION", kind)
         token = self.peek()
-        if token is None or token.kind is not NUMBER or not token.text.isdigit() or int(token.text) < 1:
+        number = token.text if token is not None and token.kind is NUMBER else ""
+        if not number.isdecimal() or not 0 < len(number.lstrip("0")) <= _VERSION_DIGITS:
             raise self.expected("the number of a version (1, 2, …)", kind)
         self.position += 1
-        return int(token.text)
+        return int(number)
 
     def path(self, kind: str) -> tuple[str, Span]:
         """Step over a text in single or double quotes."""
@@ -301,19 +307,19 @@ class Cursor:
             raise error.at(self.source, where.start, len(where)) from None
         given[spec.name] = GivenOption(checked, key.value, Span(key.start, key.end), where)
 
-    def _value(self, kind: str, key: str) -> object:
+    def _value(self, kind: str, key: str, depth: int = 0) -> object:
         token = self.peek()
         what = f"the value of {key}"
         hint = (
             "Values are 'text', numbers, True, False, None, names, lists like [1, 2] and {'name': 'value'}."
         )
-        if token is None:
+        if token is None or depth > _DEPTH:
             raise self.expected(what, kind, hint=hint)
         if token.upper == "[":
             self.position += 1
             items: list[object] = []
             while not self.accept("]"):
-                items.append(self._value(kind, key))
+                items.append(self._value(kind, key, depth + 1))
                 if not self.sees("]") and not self.accept(","):
                     raise self.expected(f"a comma or ] in {what}", kind, hint=hint)
             return items
@@ -329,7 +335,7 @@ class Cursor:
                 self.position += 1
                 if not self.accept(":"):
                     raise self.expected(f": in {what}", kind, hint=hint)
-                pairs[name.value] = self._value(kind, key)
+                pairs[name.value] = self._value(kind, key, depth + 1)
                 if not self.sees("}") and not self.accept(","):
                     raise self.expected(f"a comma or }} in {what}", kind, hint=hint)
             return pairs
@@ -435,6 +441,8 @@ def _quote(token: Token) -> str:
 
 
 def _number(text: str) -> int | float | None:
+    if len(text) > _NUMBER_CHARACTERS:
+        return None
     try:
         return int(text, 0) if text[:2].lower() in ("0x", "0b") else int(text)
     except ValueError:

@@ -9,13 +9,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from thano_assets.errors import SyntaxProblem
 
 if TYPE_CHECKING:
     import duckdb
 
+_DEEPEST = 20_000
 _local = threading.local()
 
 #: DuckDB's mark for "no location".
@@ -107,8 +113,25 @@ def query_of(tree: dict[str, Any]) -> str:
 def _serialized(sql: str) -> dict[str, Any]:
     row = _connection().execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
     assert row is not None
-    result: dict[str, Any] = json.loads(row[0])
+    try:
+        result: dict[str, Any] = json.loads(row[0])
+    except RecursionError:
+        raise SyntaxProblem(
+            "The query is nested too deep, or joins too many things, to be read.",
+            hint="Make it of several statements: CREATE TABLE part AS SELECT ….",
+        ) from None
     return result
+
+
+@contextmanager
+def deep_trees() -> Iterator[None]:
+    """Let parse trees be as deep as DuckDB makes them: a sum of a thousand terms is a thousand levels."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _DEEPEST))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _location(found: dict[str, Any]) -> tuple[int, int]:

@@ -69,7 +69,8 @@ _OPERATORS = sorted(
 
 _TOKEN = re.compile(
     r"""
-      (?P<space>[\s\ufeff\u200b]+)
+      (?P<control>[\x01-\x08\x0e-\x1f\x7f])
+    | (?P<space>[\s\ufeff\u200b]+)
     | (?P<line_comment>--[^\r\n]*)
     | (?P<block_comment>/\*)
     | (?P<curly>[“”„‟‘’‚‛])
@@ -107,6 +108,7 @@ def tokenize(text: str) -> list[Token]:
         SyntaxProblem: a string, quoted identifier or comment is never closed, or curly quotes stand
             where quotation marks must.
     """
+    _check_characters(text)
     tokens: list[Token] = []
     position = 0
     end = len(text)
@@ -133,6 +135,10 @@ def tokenize(text: str) -> list[Token]:
                 ).at(text, position, len(tag))
             stop = close + len(tag)
             tokens.append(Token(STRING, text[position:stop], "", position, stop))
+        elif group == "control":
+            raise SyntaxProblem(
+                f"The control character U+{ord(match.group()):04X} stands here.", hint="Leave it out."
+            ).at(text, position)
         elif group == "open_string":
             raise SyntaxProblem(
                 "The text that begins with ' here is never closed.",
@@ -149,6 +155,26 @@ def tokenize(text: str) -> list[Token]:
             ).at(text, position)
         position = stop
     return tokens
+
+
+_NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
+
+
+def _check_characters(text: str) -> None:
+    """Refuse what no text has: a NUL, and half a character, as which bytes that are not UTF-8 arrive.
+
+    Raises:
+        SyntaxProblem: with the place.
+    """
+    found = _NO_CHARACTER.search(text)
+    if found is None:
+        return
+    if found[0] == "\0":
+        raise SyntaxProblem("A NUL character stands here.", hint="Leave it out.").at(text, found.start())
+    shown = text.encode("utf-8", "replace").decode()
+    raise SyntaxProblem(
+        "The statement is not UTF-8 from here on.", hint="Save it as UTF-8, or send it so."
+    ).at(shown, found.start())
 
 
 _COMMENT_MARK = re.compile(r"/\*|\*/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thano_assets.errors import UnknownBaseModel, UnsupportedStatement
-from thano_assets.sql.base_names import TABLE_BASES, build_kind, is_media_base
+from thano_assets.sql.base_names import TABLE_BASES, build_kind, is_media_model
 from thano_assets.sql.cursor import Common
 from thano_assets.sql.grammar import MEDIA_REFUSAL
 from thano_assets.sql.lexer import QUOTED, STRING
@@ -45,7 +45,7 @@ class ModelReader(QueryReader):
         else:
             base, base_span = self.name("the name of a base model", kind)
         base_quoted = self.tokens[self.position - 1].kind in (STRING, QUOTED)
-        if not base_quoted and is_media_base(base):
+        if "/" not in base and is_media_model(base):
             raise UnsupportedStatement(
                 f"{base} is not a base model for text.",
                 hint=f"{MEDIA_REFUSAL} LIST THANOSQL MODEL shows those it has.",
@@ -186,7 +186,7 @@ class ModelReader(QueryReader):
         if (
             not model.quoted
             and kind not in ("PREDICT", "EXPLAIN PREDICT", "EVALUATE")
-            and is_media_base(model.name)
+            and is_media_model(model.name)
         ):
             raise UnsupportedStatement(f"{model.name} is not a model for text.", hint=MEDIA_REFUSAL).at(
                 self.source, model.span.start, len(model.span)

@@ -51,17 +51,22 @@ _WRITING = (
     ("DELETE", "FROM"),
     ("MERGE", "INTO"),
 )
+#: First words of what :data:`_NESTABLE` and :data:`_STANDALONE` list: looked at before the lists.
+_FIRST_OF_STATEMENTS = frozenset(words[0] for words in (*_NESTABLE, *_STANDALONE)) | {"OPTIONS"}
 _EXPLAIN_SETTINGS = ("FORMAT", "ANALYZE", "VERBOSE", "COSTS")
 
 
 def starts_nestable(cursor: Cursor, index: int) -> bool:
     """Whether a statement that may stand in a query begins at token ``index``."""
-    return any(cursor.sees_at(index, *words) for words in _NESTABLE)
+    first = cursor.tokens[index].upper if index < len(cursor.tokens) else ""
+    return first in _FIRST_OF_STATEMENTS and any(cursor.sees_at(index, *words) for words in _NESTABLE)
 
 
 def starts_media(cursor: Cursor, index: int) -> bool:
     """Whether a statement on images, audio or video begins at token ``index``."""
-    return any(cursor.sees_at(index, verb, what) for verb in ("SEARCH", "PRINT") for what in MEDIA_WORDS)
+    if index >= len(cursor.tokens) or cursor.tokens[index].upper not in ("SEARCH", "PRINT"):
+        return False
+    return any(cursor.sees_at(index + 1, what) for what in MEDIA_WORDS)
 
 
 def after_explain(tokens: list[Token]) -> int:
@@ -177,7 +182,7 @@ class QueryReader(Cursor, ABC):
 
     def _refuse_inside(self, index: int) -> None:
         token = self.tokens[index]
-        for words in _STANDALONE:
+        for words in _STANDALONE if token.upper in _FIRST_OF_STATEMENTS else ():
             if self.sees_at(index, *words):
                 raise self.problem(
                     f"{' '.join(words)} cannot stand inside a query.",
@@ -185,6 +190,11 @@ class QueryReader(Cursor, ABC):
                     hint="Run it as a statement of its own, before the query that needs it.",
                 )
         writes = any(self.sees_at(index, *words) for words in _WRITING)
+        # A CTE's body may be any statement to DuckDB, one that writes files among them.
+        writes = writes or (
+            token.upper in ("COPY", "UPDATE", "INSERT", "DELETE", "TRUNCATE", "MERGE")
+            and self._defined_name(index - 1) is not None
+        )
         if writes or (token.upper == "UPDATE" and self.sees_at(index + 2, "SET")):
             raise UnsupportedStatement(
                 f"{token.upper} cannot stand inside a query.", hint=REFUSED_WORDS[token.upper]
@@ -254,7 +264,7 @@ class QueryReader(Cursor, ABC):
             return None
         index -= 1
         if self.tokens[index].upper == ")":
-            index = next(start for start, close in self.closing.items() if close == index) - 1
+            index = self.opening[index] - 1
         before = self.tokens[index - 1].upper if index > 0 else ""
         token = self.tokens[index]
         named = token.kind in (WORD, QUOTED) and before in ("WITH", "RECURSIVE", ",")
@@ -304,6 +314,9 @@ class QueryReader(Cursor, ABC):
 
     def _query_hint(self, index: int, first: int, end: int, kind: str) -> str | None:
         for k in range(first + 1, end):
+            word = self.tokens[k].upper
+            if word not in _FIRST_OF_STATEMENTS:
+                continue
             if self.sees_at(k, "OPTIONS", "(") and kind != "QUERY":
                 return f"OPTIONS (…) stands before AS. The statement is: {syntax_of(kind)}"
             words = next((w for w in (*_NESTABLE, *_STANDALONE) if self.sees_at(k, *w)), None)

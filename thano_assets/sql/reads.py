@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
-from thano_assets.errors import SyntaxProblem
-from thano_assets.sql.judge import NOWHERE, char_offset, plain_spaces, syntax_tree
+from thano_assets.errors import SyntaxProblem, UnsupportedStatement
+from thano_assets.sql.judge import NOWHERE, char_offset, deep_trees, plain_spaces, syntax_tree
 from thano_assets.sql.lexer import QUOTED, STRING, WORD, Token, tokenize
 from thano_assets.sql.queries import after_explain
 
@@ -48,7 +50,11 @@ _FILE_NAME = re.compile(
     re.IGNORECASE,
 )
 _FILE_FUNCTION = re.compile(
-    r"read_\w+|sniff_csv|glob|parquet_\w+|st_read\w*|\w+_scan|arrow_scan\w*|which_secret", re.IGNORECASE
+    r"read_\w+|sniff_csv|glob|parquet_\w+|st_read\w*|\w+_scan|arrow_scan\w*|which_secret|json_execute_serialized_sql",
+    re.IGNORECASE,
+)
+_WRITING_NODES = frozenset(
+    f"{verb}_QUERY_NODE" for verb in ("COPY", "INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE")
 )
 _SYSTEM_SCHEMAS = frozenset({"information_schema", "pg_catalog"})
 _SYSTEM_VIEW = re.compile(
@@ -61,6 +67,7 @@ _PIVOT_ENDS = frozenset({"USING", "GROUP", "ORDER", "LIMIT", "OFFSET", "UNION", 
 _QUERY_STARTS = ("SELECT", "FROM", "WITH", "VALUES", "TABLE", "(")
 
 
+@lru_cache(maxsize=2048)
 def tables_read(rendered_sql: str) -> Reads:
     """The tables and files that a query reads.
 
@@ -73,6 +80,11 @@ def tables_read(rendered_sql: str) -> Reads:
     Raises:
         SyntaxProblem: DuckDB has no parse tree for it.
     """
+    with deep_trees():
+        return _tables_read(rendered_sql)
+
+
+def _tables_read(rendered_sql: str) -> Reads:
     sql = plain_spaces(rendered_sql)
     tokens = tokenize(sql)
     skipped = after_explain(tokens)
@@ -119,12 +131,23 @@ class _Edits:
 
     def original(self, offset: int) -> int:
         """The offset before the edits of an offset after them."""
-        shift = 0
+        starts, shifts = self._shifts
+        number = bisect_right(starts, offset) - 1
+        if number < 0:
+            return offset
+        start, _, text = self.changes[number]
+        if offset < starts[number] + len(text):
+            return start
+        return offset - shifts[number + 1]
+
+    @cached_property
+    def _shifts(self) -> tuple[list[int], list[int]]:
+        """Where each change begins after the edits; how far the text behind 0, 1, … changes is moved."""
+        starts, shifts = [], [0]
         for start, end, text in self.changes:
-            if offset < start + shift + len(text):
-                return min(offset - shift, start) if offset < start + shift else start
-            shift += len(text) - (end - start)
-        return offset - shift
+            starts.append(start + shifts[-1])
+            shifts.append(shifts[-1] + len(text) - (end - start))
+        return starts, shifts
 
 
 def _fix_pivots(tokens: list[Token]) -> _Edits:
@@ -220,6 +243,11 @@ class _Reader:
         if not isinstance(node, dict):
             return
         kind = node.get("type")
+        if kind in _WRITING_NODES:
+            raise UnsupportedStatement(
+                f"{str(kind).partition('_')[0]} cannot stand inside a query.",
+                hint="A query reads; COPY and CREATE TABLE are statements of their own.",
+            )
         entries = (node.get("cte_map") or {}).get("map") or []
         for entry in entries:
             name = str(entry["key"]).casefold()
@@ -246,7 +274,7 @@ class _Reader:
         if _SYSTEM_SCHEMAS.intersection(schemas) or (schemas == ["recurring"] and name.casefold() in visible):
             return
         place = self._place(node)
-        literal = place is not None and self.sql[self._plain(place) :][:1] == "'"
+        literal = place is not None and self.sql[self.plain.get(place, place) :][:1] == "'"
         if not schemas and (literal or _FILE_NAME.search(name)):
             self._add(self.reads.files, FileRead(name, place if place is not None else -1), name)
             return
@@ -254,11 +282,15 @@ class _Reader:
             name = ".".join(path)
         self._add(self.reads.tables, TableRead(name, place if place is not None else -1), name)
 
-    def _plain(self, offset: int) -> int:
-        """An offset of the query as it came, in the query with the edits."""
-        return next(
-            (token.start for token in self.tokens if self.edits.original(token.start) == offset), offset
-        )
+    @cached_property
+    def plain(self) -> dict[int, int]:
+        """Where each token of the query with the edits began in the query as it came -> where it begins."""
+        if not self.edits.changes:
+            return {}
+        begins: dict[int, int] = {}
+        for token in self.tokens:
+            begins.setdefault(self.edits.original(token.start), token.start)
+        return begins
 
     def _function(self, node: dict[str, Any], visible: frozenset[str]) -> None:
         function = node.get("function") or {}

@@ -32,11 +32,26 @@ def regression_scores(truth: np.ndarray, found: np.ndarray) -> dict[str, float]:
 
 
 def regression_table(truth: np.ndarray, found: np.ndarray) -> pa.Table:
-    """The rows of EVALUATE: ``metric`` and ``score``."""
+    """The rows of EVALUATE: ``metric`` and ``score``.
+
+    RMSLE is the root mean square error of ``log(1 + y)``, NULL where a number is below zero; MAPE is the mean
+    of ``|error / true number|``, NULL where a true number is 0; R2 is NULL where all true numbers are one.
+    """
     scores = regression_scores(truth, found)
-    names = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}
-    values = [None if np.isnan(scores[key]) else scores[key] for key in names]
-    return pa.table({"metric": list(names.values()), "score": pa.array(values, pa.float64())})
+    rows = {
+        "MAE": scores["mae"],
+        "MSE": scores["rmse"] ** 2,
+        "RMSE": scores["rmse"],
+        "R2": scores["r2"],
+        "RMSLE": np.nan,
+        "MAPE": np.nan,
+    }
+    if min(truth.min(), found.min()) >= 0:
+        rows["RMSLE"] = float(np.sqrt(np.mean((np.log1p(found) - np.log1p(truth)) ** 2)))
+    if np.all(truth != 0):
+        rows["MAPE"] = float(np.mean(np.abs((found - truth) / truth)))
+    values = [None if np.isnan(value) else float(value) for value in rows.values()]
+    return pa.table({"metric": list(rows), "score": pa.array(values, pa.float64())})
 
 
 def residuals(truth: np.ndarray, found: np.ndarray) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,16 +36,10 @@ def dialects(files: Sequence[Path], format: str, options: ReadOptions) -> list[D
     for number, (file, one) in enumerate(zip(files, found, strict=True)):
         first_row = tuple(sorted(cell.strip().casefold() for cell in one.first_row))
         if not one.header and options.header is None and first_row in named:  # the names of the other files
-            found[number] = detect(file, format, _with_header(options))
+            found[number] = detect(file, format, replace(options, header=True))
     for file, one in zip(files[1:], found[1:], strict=True):
         _check_columns(files[0], found[0], file, one)
     return found
-
-
-def _with_header(options: ReadOptions) -> ReadOptions:
-    from dataclasses import replace
-
-    return replace(options, header=True)
 
 
 def _check_columns(first: Path, ours: Dialect, other: Path, theirs: Dialect) -> None:
@@ -66,17 +61,25 @@ def texts(
     files: Sequence[Path],
     found: Sequence[Dialect],
     options: ReadOptions,
+    notes: list[str],
 ) -> str:
-    """A query that gives the rows of all files, every column VARCHAR, in the files' order."""
+    """A query that gives the rows of all files, every column VARCHAR, in the files' order.
+
+    Args:
+        connection: reads the files.
+        files: the files.
+        found: the dialect of each.
+        options: what is said of them.
+        notes: takes what a person should know.
+    """
     parts: list[tuple[Dialect, list[Path], int]] = []
     for file, one in zip(files, found, strict=True):
-        if (
-            one.delimiter == "\t"
-            and one.quote
-            and options.quote is None
-            and _stray_quotes(connection, file, one)
-        ):
-            one = Dialect(one.delimiter, "", "", one.header, one.skip, one.comment, one.columns)
+        if options.quote is None and _stray_quotes(connection, file, one):
+            one = replace(one, quote="", escape="")
+            notes.append(
+                f"'{file.name}': quotes are characters like others, because some that begin a value do not "
+                "end it; quote='\"' insists on them."
+            )
         blank = _blank_lines_at_end(file) if len(one.columns) == 1 and not one.comment else 0
         if parts and parts[-1][0] == one and not blank and not parts[-1][2]:
             parts[-1][1].append(file)
@@ -144,6 +147,8 @@ def _stray_quotes(connection: duckdb.DuckDBPyConnection, file: Path, dialect: Di
     Where lines have another number of tabs than the header, texts span lines, and the quotes hold them.
     """
     mark = dialect.quote
+    if dialect.delimiter != "\t" or not mark or len(dialect.columns) < 2:
+        return False
     inside = f"{mark}(?:[^{mark}]|{mark}{mark})*{mark}"
     value = f"(?:[^{mark}\\t][^\\t]*|{inside}|)"
     well_formed = literal(f"{value}(\\t{value})*")

@@ -156,5 +156,5 @@ def _changes(text: str, structure: str) -> str:
     if structure != "DOUBLE":
         return f"{text} IS NOT NULL AND TRY_CAST({text} AS BIGINT) IS NULL"
     long = f"length({text}) > 15 AND regexp_full_match({text}, '-?[0-9]{{16,}}')"
-    stored = f"CAST(TRY_CAST({text} AS DOUBLE) AS DECIMAL(38, 0))"
+    stored = f"TRY_CAST(TRY_CAST({text} AS DOUBLE) AS DECIMAL(38, 0))"
     return f"{long} AND {stored} IS DISTINCT FROM TRY_CAST({text} AS DECIMAL(38, 0))"

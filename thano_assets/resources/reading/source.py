@@ -145,7 +145,7 @@ class RawSource:
                     dialects = delimited.dialects(files, self.format, self.options)
                     notes += [note for one in dialects for note in one.notes]
                     names = list(dialects[0].columns)
-                    texts = delimited.texts(connection, files, dialects, self.options)
+                    texts = delimited.texts(connection, files, dialects, self.options, notes)
                     sql, columns, more = delimited.typed(
                         connection,
                         texts,

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
-from thano_assets.errors import UnknownOption, did_you_mean
+from thano_assets.errors import UnknownOption, UnsupportedStatement, did_you_mean
 from thano_assets.sql.base_names import TABLE_BASES, build_kind
+from thano_assets.sql.grammar import MEDIA_REFUSAL
 from thano_assets.sql.options.shared import (
     BATCH_SIZE,
     LABEL_COL,
@@ -22,15 +24,22 @@ from thano_assets.sql.options.shared import (
 from thano_assets.sql.options.spec import OptionSpec
 from thano_assets.sql.options.training import PRETRAINING, TRAINING, table_training
 
+# Options of ThanoSQL's other models, after its public documentation.
+_MEDIA_OPTION = re.compile(
+    r"(?:image|audio|video)_cols?|time_idx_cols?|time_varying_\w+|static_(?:categorical|real)_cols|group_id_cols|"
+    r"group_normalizer|special_day_cols|(?:min|max)_(?:encoder|prediction)_length|allow_missing_timesteps"
+)
+
 _RESULT_COL = OptionSpec(
     "result_col", "column", "Name of the column with the predicted label.", default="predicted"
 )
 _TOP_K = OptionSpec(
     "top_k",
     "integer",
-    "Words to show for each row, those that moved the prediction most.",
+    "Words to show for each row, those that moved the prediction most; None shows all.",
     default=10,
     minimum=1,
+    nullable=True,
 )
 _PREDICTION = (
     replace(TEXT_COL, doc="The column that holds the text; models of tables find their columns by name."),
@@ -158,7 +167,14 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         BATCH_SIZE,
     ),
     "SEARCH TEXT": (
-        OptionSpec("search_by", "choice", "What search_input is.", default="text", choices=("text",)),
+        OptionSpec(
+            "search_by",
+            "choice",
+            "What search_input is.",
+            default="text",
+            choices=("text",),
+            refused=("image", "audio", "video"),
+        ),
         OptionSpec("search_input", "text", "The text to search for."),
         OptionSpec(
             "emb_col",
@@ -168,7 +184,7 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         ),
         TEXT_COL,
         replace(_RESULT_COL, doc="Name of the column with the similarity.", default="search_result"),
-        replace(_TOP_K, doc="How many rows to give, the most similar first.", default=1000),
+        replace(_TOP_K, doc="How many rows to give, the most similar first; None gives all.", default=1000),
     ),
     "SEARCH KEYWORD": (
         OptionSpec(
@@ -186,7 +202,9 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
             minimum=1,
             length=2,
         ),
-        OptionSpec("top_n", "integer", "Keywords of each text.", default=5, minimum=1),
+        OptionSpec(
+            "top_n", "integer", "Keywords of each text; None gives all.", default=5, minimum=1, nullable=True
+        ),
         OptionSpec(
             "diversity", "number", "How unlike each other they shall be.", default=0.5, minimum=0, maximum=1
         ),
@@ -239,12 +257,23 @@ def find_spec(kind: str, spelling: str) -> OptionSpec:
 
     Raises:
         UnknownOption: there is none; the hint lists those that exist. The error has no place yet.
+        UnsupportedStatement: it is an option of models that are not served, or not by this statement.
     """
     specs = OPTION_SPECS.get(kind, {})
     folded = spelling.casefold()
     for spec in specs.values():
         if folded == spec.name or folded in spec.aliases:
             return spec
+    if _MEDIA_OPTION.fullmatch(folded):
+        raise UnsupportedStatement(
+            f"{spelling} is an option of models for images, audio, video or time series.", hint=MEDIA_REFUSAL
+        )
+    of_tables = {name for base in TABLE_BASES for name in OPTION_SPECS[build_kind(base)]}
+    if kind == "FIT MODEL" and folded in of_tables:
+        raise UnsupportedStatement(
+            f"{spelling} is an option of models of tables; FIT MODEL goes on training classifiers of texts.",
+            hint="BUILD MODEL … USING AutomlClassifier OPTIONS (overwrite=True) finds a new one.",
+        )
     names = sorted({name for spec in specs.values() for name in (spec.name, *spec.aliases)})
     hint = did_you_mean(spelling, names, f"options of {kind}") if names else f"{kind} takes no options."
     raise UnknownOption(f"{kind} has no option {spelling}.", hint=hint)

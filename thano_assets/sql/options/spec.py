@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
-from thano_assets.errors import InvalidOption
+from thano_assets.errors import InvalidOption, UnsupportedStatement
 from thano_assets.sql.cron import cron_problem
+from thano_assets.sql.grammar import MEDIA_REFUSAL
 
 OptionType = Literal[
     "text",
@@ -66,6 +67,7 @@ class OptionSpec:
         available: whether the engine acts on it already; the session refuses the others, which are known
             and checked all the same.
         nullable: whether ``None`` is a value of its own, though the default is another.
+        refused: values of a ``choice`` that ThanoSQL has, for models that are not served.
         identity: whether it says what the statement makes. Those that only say what to do with what exists
             already (``overwrite``, ``if_exists``) are left out of the canonical text.
     """
@@ -84,6 +86,7 @@ class OptionSpec:
     available: bool = True
     identity: bool = True
     nullable: bool = False
+    refused: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> str:
@@ -116,6 +119,7 @@ class OptionSpec:
 
         Raises:
             InvalidOption: the value has another type or is out of range; the error has no place yet.
+            UnsupportedStatement: a value for models that are not served.
         """
         if value is None and (self.default is None or self.nullable):
             return None
@@ -137,6 +141,10 @@ class OptionSpec:
                         return " ".join(value.split())
                     problem.message = f"Option {self.name} of {statement}: {reason}."
             case "choice":
+                if isinstance(value, str) and value.strip().casefold() in self.refused:
+                    raise UnsupportedStatement(
+                        f"{self.name}='{value}' is for models of images, audio or video.", hint=MEDIA_REFUSAL
+                    )
                 if isinstance(value, str):
                     for choice in self.choices:
                         if choice.casefold() == value.strip().casefold():
@@ -265,7 +273,8 @@ def _is_name(value: Any) -> bool:
 def _shown(value: Any) -> str:
     """A value as a person would write it in OPTIONS."""
     if isinstance(value, str):
-        return f"the text '{value}'" if value.strip() else "an empty text"
+        shown = value if len(value) <= 60 else f"{value[:59]}…"
+        return f"the text '{shown}'" if value.strip() else "an empty text"
     if isinstance(value, (list, tuple)):
         return "the list [" + ", ".join(str(item) for item in value) + "]"
     return str(value)
