@@ -128,7 +128,7 @@ def check_files(statement: Statement, workspace: Workspace) -> None:
             if not may_be_read(workspace, read.path_or_function):
                 raise PathRefused(
                     f"A query may not read {read.path_or_function}.",
-                    hint=f"Files in {workspace.data} may be; COPY table FROM 'path' makes the graph know them.",
+                    hint=f"COPY table FROM 'path' brings in files; they lie in {workspace.data}.",
                 ).at(part.source, max(part.span.start, place(max(read.offset, 0))))
 
 

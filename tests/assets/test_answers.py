@@ -19,6 +19,7 @@ from thano_assets.assets import answers as module
 from thano_assets.assets.answers import Answers, forget, has_text, size, text_key, unanswered
 from thano_assets.resources.model_version import ModelVersion
 from thano_assets.resources.workspace import Workspace
+from thano_assets.system import scratch_path
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster import AssetExecutionContext
@@ -48,6 +50,30 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     }
     ref = InstanceRef.from_dir(str(home), overrides={"compute_logs": no_capture})
     return dg.DagsterInstance.from_ref(with_open_connections(ref))
+
+
+@contextmanager
+def web_application(target: str, lines_of_a_log: int) -> Iterator[Any]:
+    """Dagster's web application (ASGI) for the instance of ``DAGSTER_HOME``, as its own command serves it.
+
+    Args:
+        target: a ``workspace.yaml``.
+        lines_of_a_log: lines of a run's log that the page is sent at a time.
+    """
+    from dagster._core.workspace.context import WorkspaceProcessContext
+    from dagster._core.workspace.load_target import WorkspaceFileTarget
+    from dagster_webserver.app import create_app_from_workspace_process_context
+    from dagster_webserver.version import __version__
+
+    with dg.DagsterInstance.get() as instance:
+        instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
+        with WorkspaceProcessContext(
+            instance,
+            version=__version__,
+            read_only=False,
+            workspace_load_target=WorkspaceFileTarget(paths=[target]),
+        ) as context:
+            yield create_app_from_workspace_process_context(context, "", lines_of_a_log)
 
 
 def _job_origin() -> RemoteJobOrigin:

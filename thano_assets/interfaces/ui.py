@@ -25,6 +25,7 @@ from thano_assets.system import process_alive
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
 
+_MLFLOW_HOSTS = "localhost,localhost:*,127.0.0.1,127.0.0.1:*,[::1],[[]::1]:*"
 LOCATION = "thano_assets"
 
 
@@ -156,10 +157,11 @@ def _services(workspace: Workspace, dagster_url: str, mlflow_url: str) -> list[S
         "PYTHONUNBUFFERED": "1",
     }
     dagster_port = dagster_url.rsplit(":", 1)[1]
+    hosts = workspace.settings.dagster.hosts
     python = sys.executable
     web = Service(
         "dagster",
-        [python, "-m", "dagster_webserver", "-h", HOST, "-p", dagster_port, "-w", str(target)],
+        [python, "-m", f"{LOCATION}.interfaces.dagster_page", str(target), dagster_port, *hosts],
         environment,
         root,
         logs / "dagster-webserver.log",
@@ -192,6 +194,8 @@ def _services(workspace: Workspace, dagster_url: str, mlflow_url: str) -> list[S
             *("--backend-store-uri", registry.tracking_uri),
             *("--default-artifact-root", registry.artifacts.as_uri()),
             *("--no-serve-artifacts", "--host", HOST, "--port", mlflow_port, "--workers", "1"),
+            # Its own list has patterns such as 10.*, which names of the public network match as well.
+            *("--allowed-hosts", _MLFLOW_HOSTS),
         ],
         environment,
         root,

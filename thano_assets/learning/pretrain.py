@@ -164,14 +164,14 @@ class _Pretraining:
     ) -> None:
         self.texts, self.base, self.settings, self.progress = texts, base, settings, progress
         self.source = base.folder(progress)
-        config = AutoConfig.from_pretrained(self.source)
+        config = AutoConfig.from_pretrained(self.source, trust_remote_code=False)
         if config.model_type not in _SHAPES:
             raise TrainingDataError(
                 f"The base {base.name!r} is a {config.model_type.upper()} model, which replaced token "
                 "detection does not serve here.",
                 hint="Use ElectraEn, ElectraKo, BertEn or another encoder in ELECTRA's or BERT's layout.",
             )
-        self.tokenizer = AutoTokenizer.from_pretrained(self.source)
+        self.tokenizer = AutoTokenizer.from_pretrained(self.source, trust_remote_code=False)
         if self.tokenizer.mask_token_id is None:
             raise TrainingDataError(
                 f"The tokenizer of the base {base.name!r} has no token for masking.", hint="Use another base."
@@ -257,7 +257,7 @@ class _Pretraining:
         return found
 
     def _model(self, attention: str | None) -> ReplacedTokenDetection:
-        config = AutoConfig.from_pretrained(self.source)
+        config = AutoConfig.from_pretrained(self.source, trust_remote_code=False)
         rates = {
             name: 0.0
             for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -287,7 +287,7 @@ class _Pretraining:
             added = pooling_layer(below, config.num_hidden_layers)
             weights |= {name: torch.from_numpy(value) for name, value in added.items()}
             config.num_hidden_layers += 1
-        kept = AutoConfig.from_pretrained(self.source)
+        kept = AutoConfig.from_pretrained(self.source, trust_remote_code=False)
         config.update({name: value for name, value in kept.to_dict().items() if "dropout" in name})
         config.architectures = [type(encoder).__name__]
         with new_folder(output_dir) as folder:

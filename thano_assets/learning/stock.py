@@ -57,7 +57,7 @@ def load_tokenizer(model_dir: Path) -> Any:
         OSError, ValueError: the folder holds none.
     """
     with quiet_transformers():
-        return AutoTokenizer.from_pretrained(model_dir)
+        return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
 
 
 class _Pooled(torch.nn.Module):

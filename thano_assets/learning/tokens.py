@@ -58,7 +58,7 @@ def load_tokenizer(model_dir: Path) -> Any:
     from .quiet import quiet_transformers
 
     with quiet_transformers():
-        return AutoTokenizer.from_pretrained(model_dir)
+        return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
 
 
 def read_tokenizer(model_dir: Path) -> FastTokenizer | None:

@@ -162,11 +162,11 @@ def recipe_and_encoder(
 ) -> tuple[Recipe, Encoder, int]:
     """How a training with these settings goes and how it reads a text, and the most tokens it could read."""
     source = init_dir or base.folder(progress)
-    config = AutoConfig.from_pretrained(source)
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if base.max_length and settings.max_length is None:
         settings = replace(settings, max_length=base.max_length)
     recipe = recipe_for(config, settings)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     most = limit(tokenizer, config)
     if init_dir is not None and settings.max_length is None:
         return recipe, Encoder.of_model(tokenizer, config), most  # a child reads as its parent did
@@ -333,7 +333,7 @@ class _Training:
 
     def _load_model(self) -> Any:
         """The base with a new head of the right size, or the parent model as it is; float32."""
-        config = AutoConfig.from_pretrained(self.source)
+        config = AutoConfig.from_pretrained(self.source, trust_remote_code=False)
         rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "dropout")
         dropout = {name: self.recipe.dropout for name in rates if hasattr(config, name)}
         # On a CPU, attention as plain products trains a quarter faster than the fused kernel, whose backward

@@ -115,9 +115,11 @@ def save(
     with _no_bars():
         try:
             classifier = AutoModelForSequenceClassification.from_pretrained(
-                str(source.resolve()), local_files_only=True
+                str(source.resolve()), local_files_only=True, trust_remote_code=False
             )
-            tokenizer = AutoTokenizer.from_pretrained(str(source.resolve()), local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(source.resolve()), local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             reason = str(error).split("\n")[0]
             raise WorkspaceError(f"{source} is not a folder of a text classifier: {reason}") from error
@@ -169,8 +171,12 @@ def save_base(source: Path, target: Path, *, model: Model, card: str) -> None:
 
     with _no_bars():
         try:
-            encoder = AutoModel.from_pretrained(str(source.resolve()), local_files_only=True)
-            tokenizer = AutoTokenizer.from_pretrained(str(source.resolve()), local_files_only=True)
+            encoder = AutoModel.from_pretrained(
+                str(source.resolve()), local_files_only=True, trust_remote_code=False
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(source.resolve()), local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             reason = str(error).split("\n")[0]
             raise WorkspaceError(f"{source} is not a folder of an encoder: {reason}") from error

@@ -220,7 +220,8 @@ def pooling_layer(weights: Mapping[str, np.ndarray], layers: int) -> dict[str, n
 class new_folder:  # noqa: N801 - used like a function
     """``with new_folder(target) as folder``: fill ``folder``; it takes ``target``'s place at the end.
 
-    Nothing is left behind after an exception. When another process was faster, its folder stays.
+    Nothing is left behind after an exception. When another process was faster, its folder stays. What a
+    configuration says of code that a model brings along is left out: nobody who loads the folder runs it.
     """
 
     def __init__(self, target: Path) -> None:
@@ -235,6 +236,7 @@ class new_folder:  # noqa: N801 - used like a function
     def __exit__(self, kind: object, *_: object) -> None:
         try:
             if kind is None:
+                _without_code(self._temporary)
                 try:
                     self._temporary.rename(self._target)
                 except OSError:
@@ -242,3 +244,14 @@ class new_folder:  # noqa: N801 - used like a function
                         raise
         finally:
             shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+def _without_code(folder: Path) -> None:
+    for name in ("config.json", "tokenizer_config.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        said = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in said.items() if key not in ("auto_map", "custom_pipelines")}
+        if kept != said:
+            path.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")
