@@ -175,7 +175,8 @@ def bind(
         targets.append((own.kind.value, own.name))
     known = set(known_models)
     for ref in _model_refs(statement):
-        if ref.name == PREBUILT_NAME and ref.name not in known and catalog.model(ref.name) is None:
+        unknown = ref.name.casefold() not in {name.casefold() for name in known}
+        if ref.name.casefold() == PREBUILT_NAME and unknown and catalog.model(ref.name) is None:
             new.insert(0, prebuilt_entry())
     before = Overlay(catalog)
     before.put(new)
@@ -453,7 +454,7 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
 
     Where a table that it reads has yet to be made, the check waits for the run.
     """
-    from thano_assets.assets.relations import located, prepare
+    from thano_assets.assets.relations import located, prepare, refuse_twice
     from thano_assets.resources.warehouse import describe
 
     query = query_of(part)
@@ -470,6 +471,7 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
                 return
         with located(query):
             columns = describe(connection, prepare(query, connection, runtime))
+            refuse_twice(columns, query)
     if isinstance(part, (Predict, ExplainPredict, Evaluate)):
         _check_asked(part, columns, bound, runtime)
     else:

@@ -9,7 +9,7 @@ from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Catalog, EntryKind
 from thano_assets.errors import UnknownTable, did_you_mean
 from thano_assets.graph import Graph, Node, NodeKind, Record
-from thano_assets.graph.build import Key
+from thano_assets.graph.build import Key, pinned
 from thano_assets.sql.statements import ShowLineage
 
 if TYPE_CHECKING:
@@ -103,11 +103,8 @@ def _version(node: Node, runtime: Runtime) -> ModelVersion | None:
     if node.kind is NodeKind.MODEL:
         return runtime.registry.resolve(node.name)
     if node.kind is NodeKind.MODEL_VERSION:
-        name, _, number = node.name.rpartition(" VERSION ")
-        if name:
-            return runtime.registry.resolve(name, version=int(number))
-        name, _, alias = node.name.rpartition(" @")
-        return runtime.registry.resolve(name, alias=alias)
+        name, version, alias = pinned(node.name)
+        return runtime.registry.resolve(name, version=version, alias=alias)
     return None
 
 

@@ -40,12 +40,18 @@ def drop_table(
         raise UnknownTable(
             f"There is no table {statement.name}.", hint=did_you_mean(statement.name, known, "tables")
         ).at(statement.source, statement.name_span.start, len(statement.name))
-    if there:
-        runtime.warehouse.drop(statement.name)
     result = Result(statement.kind, statement.text, f"table {statement.name} dropped")
+    if there and not runtime.warehouse.has_own(statement.name):
+        runtime.warehouse.drop(statement.name)  # says whose it is
+    # The statement goes first: after a kill in between a table without one is left, which DROP takes away.
+    # The other way round the next query that reads the table would make it again.
     if entry is not None:
         forget(entry.name, catalog)
-        _forget(entry, NodeKind.RAW, result, runner, catalog)
+        _forget(entry, result, catalog)
+    if there:
+        runtime.warehouse.drop(statement.name)
+    if entry is not None:
+        _forget_history(entry, NodeKind.RAW, runner)
     return result
 
 
@@ -66,7 +72,7 @@ def delete_model(
     from thano_assets.assets import answers
     from thano_assets.assets.training_sets import TrainingSet
 
-    name = statement.name
+    name = runtime.registry.spelt(statement.name)
     entry = catalog.model(name)
     versions = runtime.registry.versions(name)
     if entry is None and not versions:
@@ -74,27 +80,34 @@ def delete_model(
         raise UnknownModel(f"There is no model {name}.", hint=did_you_mean(name, known, "models")).at(
             statement.source, statement.name_span.start, len(name)
         )
+    result = Result(
+        statement.kind, statement.text, f"model {name} deleted, {counted(len(versions), 'version')}"
+    )
+    others = {one for one in runtime.registry.models() if one.casefold() == name.casefold() and one != name}
+    if others and versions:
+        entry = None  # a registry of before has two models of that name, and the statement is the other's too
+    if entry is not None:
+        _forget(entry, result, catalog)
     if versions:
         runtime.registry.delete(name)
         for version in versions:
             answers.forget(runtime.workspace, version.data_version)
-    result = Result(
-        statement.kind, statement.text, f"model {name} deleted, {counted(len(versions), 'version')}"
-    )
     if entry is not None:
         TrainingSet.forget(runtime.workspace, entry.name)
-        _forget(entry, NodeKind.TRAINING_SET, result, runner, catalog)
+        _forget_history(entry, NodeKind.TRAINING_SET, runner)
     return result
 
 
-def _forget(
-    entry: Entry, beside: NodeKind, result: Result, runner: Callable[[], Runner], catalog: Catalog
-) -> None:
-    """Take the entry out of the catalog and its assets out of Dagster's memory, and say who read it."""
+def _forget(entry: Entry, result: Result, catalog: Catalog) -> None:
+    """Take the entry out of the catalog, and say who read it."""
     key = (entry.kind.value, entry.name)
     graph = Graph(catalog.entries())
     readers = ["/".join(node.key) for node in graph.readers(key) if node.name != entry.name]
     catalog.remove(entry.kind, entry.name)
-    runner().forget([key, (beside.value, entry.name)])
     if readers:
         result.warnings.append(f"{', '.join(readers)} read it and cannot be made again without it.")
+
+
+def _forget_history(entry: Entry, beside: NodeKind, runner: Callable[[], Runner]) -> None:
+    """Take the entry's assets out of Dagster's memory."""
+    runner().forget([(entry.kind.value, entry.name), (beside.value, entry.name)])

@@ -18,6 +18,7 @@ from thano_assets.errors import SyntaxProblem, ThanoError, UnknownDataset, did_y
 from thano_assets.graph import Action, Mode, Record
 from thano_assets.graph.build import Key
 from thano_assets.materialization import make, tell_user_interface, unchanged
+from thano_assets.policies import with_policy
 from thano_assets.progress import Progress
 from thano_assets.results import Result, counted
 from thano_assets.sql import parse
@@ -323,6 +324,9 @@ class Session:
     def _materialize(self, statement: Statement) -> Result:
         """Make what the statement defines, whatever its state, and what is missing behind it."""
         self._make_workspace()
+        statement, kept = with_policy(statement, self.catalog)
+        if kept:
+            self.progress.message(f"Kept from before: {', '.join(kept)}; an option set to None is given up.")
         return self._in_turn(
             statement, lambda: make(self._steps([statement], Mode.BY_HAND, explain=False)[0], *self._there)
         )

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from thano_assets.assets.relations import located, prepare
+from thano_assets.assets.relations import located, prepare, refuse_twice
 from thano_assets.assets.runtime import Runtime
 from thano_assets.errors import DataFileError, ThanoError
 from thano_assets.resources.reading.lossless import common_type
@@ -99,7 +99,9 @@ def load(
                     elif isinstance(statement, CreateTableAs) and isinstance(statement.body, Query):
                         with located(statement.body):
                             sql = prepare(statement.body, connection, runtime)
-                            sql = in_types(sql, describe(connection, sql), widened)
+                            columns = describe(connection, sql)
+                            refuse_twice(columns, statement.body)
+                            sql = in_types(sql, columns, widened)
                             connection.execute(
                                 f"CREATE OR REPLACE {_kind(temporary)} {quote(table)} AS {sql}"
                             )

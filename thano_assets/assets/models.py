@@ -17,7 +17,7 @@ from thano_assets.assets.trainers import Made
 from thano_assets.assets.training import Training, asked_again, kept_version, training_from, weights_digest
 from thano_assets.assets.training_sets import TrainingSet, kept_rows
 from thano_assets.assets.tuning import CHOSEN_TAG, parameters
-from thano_assets.errors import TrainingDataError, UnknownModel
+from thano_assets.errors import ThanoError, TrainingDataError, UnknownModel
 from thano_assets.graph import Node, NodeKind
 from thano_assets.results import counted
 from thano_assets.sql.statements import BuildModel, FitModel, UploadModel
@@ -72,6 +72,7 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
     """Have a version of ``training``, held against the champion where that is asked for."""
     started = time.perf_counter()
     registry = runtime.registry
+    before = _champion(training.name, runtime)
     # Two of the same would share their checkpoints; and the second may find the first one's version.
     with runtime.workspace.lock(f"training-{training.fingerprint}"):
         known = kept_version(training.name, training.fingerprint, runtime) if runtime.incremental else None
@@ -127,6 +128,9 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
         "trials": training.statement.options.get("tune"),
         "answers": answers,
     }
+    if made is not None:
+        outcome.summary += _against(version, before, same_rows=_same_rows(version, before))
+        outcome.summary += _below_baseline(version)
     if verdict is not None:
         outcome.checks = [verdict.check]
         outcome.facts[promotion.CHECK] = verdict.reason
@@ -136,6 +140,61 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
         for text in verdict.warnings:
             outcome.warn(runtime.progress, text)
     return outcome
+
+
+def _champion(name: str, runtime: Runtime) -> ModelVersion | None:
+    """The version that answers now; ``None`` also where its files are gone."""
+    try:
+        return runtime.registry.champion(name)
+    except ThanoError:
+        return None
+
+
+def _same_rows(version: ModelVersion, before: ModelVersion | None) -> bool:
+    """Whether two versions were measured on the same held-out rows: of one training set, split alike."""
+    if before is None:
+        return False
+    tag = "thano.training_set_identity"
+    split = ("eval_fraction", "seed", "split")
+    alike = all(version.params.get(name) == before.params.get(name) for name in split)
+    return alike and bool(version.tags.get(tag)) and version.tags.get(tag) == before.tags.get(tag)
+
+
+def _against(version: ModelVersion, before: ModelVersion | None, *, same_rows: bool) -> str:
+    """How a version compares with the one that answered before it, as the end of a sentence."""
+    name = "rmse" if "rmse" in version.metrics else "accuracy"
+    if before is None or before.version == version.version or name not in version.metrics:
+        return ""
+    if name not in before.metrics:
+        return ""
+    ours, theirs = version.metrics[name], before.metrics[name]
+    rows = "the same held-out rows" if same_rows else "its own held-out rows"
+    form = "{:.4g}" if name == "rmse" else "{:.3f}"
+    told = form.format(theirs)
+    change = f"{ours - theirs:+.4g}" if name == "rmse" else f"{ours - theirs:+.3f}"
+    shown = "RMSE" if name == "rmse" else "accuracy"
+    return f"; version {before.version} had {shown} {told} on {rows} ({change})"
+
+
+def _below_baseline(version: ModelVersion) -> str:
+    """That a version is no better than what costs nothing, and what to try; empty where it is better."""
+    found = version.metrics
+    if "rmse" in found:
+        below, what = found["rmse"] > found.get("baseline_rmse", float("inf")), "always answering the mean"
+        hint = "more rows, or columns that say more"
+    elif "baseline_accuracy" in found:
+        below, what = (
+            found.get("accuracy", 1.0) < found["baseline_accuracy"],
+            "TF-IDF with logistic regression",
+        )
+        options = ["more rows", "more epochs", "tune=8"]
+        if version.params.get("train") == "head":
+            options.insert(0, "train='full'")
+        hint = f"{', '.join(options[:-1])} or {options[-1]}"
+    else:
+        below = found.get("accuracy", 1.0) < found.get("majority_accuracy", 0.0)
+        what, hint = "always answering the most frequent class", "more rows, or columns that say more"
+    return f". It is below {what}: try {hint}" if below else ""
 
 
 def _trained(training: Training, runtime: Runtime, *, champion: bool) -> tuple[ModelVersion, Made]:

@@ -6,7 +6,6 @@ which rows change, and where a change ends: a file whose rows were only put in a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +22,7 @@ from thano_assets.assets.training_sets import TrainingSet
 from thano_assets.assets.trial import Trial
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Mode, Node, NodeKind, PlannedAsset, Planning, Record
-from thano_assets.graph.build import JUDGING_OPTIONS, READING_OPTIONS, Key
+from thano_assets.graph.build import JUDGING_OPTIONS, READING_OPTIONS, Key, pinned
 from thano_assets.graph.plan import downstream
 from thano_assets.graph.reasons import file_change, statement_changes
 from thano_assets.resources import uploads
@@ -57,8 +56,6 @@ _ASKING = (
     NodeKind.SEARCH,
 )
 _ON_BASES = (NodeKind.MODEL, NodeKind.EMBEDDING, NodeKind.SEARCH)
-
-_PINNED = re.compile(r"(?s)(.*) (?:VERSION (\d+)|@(.+))")
 
 
 class Workbench:
@@ -150,12 +147,11 @@ class Workbench:
         return self._champions[name]
 
     def _pinned(self, name: str) -> ModelVersion | None:
-        parts = _PINNED.fullmatch(name)
-        if parts is None:
+        model, version, alias = pinned(name)
+        if version is None and alias is None:
             return None
-        version = int(parts[2]) if parts[2] else None
         try:
-            return self._runtime.registry.resolve(parts[1], version=version, alias=parts[3])
+            return self._runtime.registry.resolve(model, version=version, alias=alias)
         except ThanoError:
             return None
 
@@ -305,8 +301,7 @@ class Workbench:
         return change.of(what) if change is not None else f"{what} changed"
 
     def _model_change(self, name: str, then: str | None, now: str) -> str:
-        parts = _PINNED.fullmatch(name)
-        model = parts[1] if parts else name
+        model, _, _ = pinned(name)
         numbers = {
             data_version(version): version.version for version in self._runtime.registry.versions(model)
         }

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING
 
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog.entries import nested_names
-from thano_assets.errors import ColumnTypeError, InvalidOption, ThanoError, UnknownColumn, did_you_mean
-from thano_assets.resources.warehouse import interrupted, literal, quote
+from thano_assets.errors import (
+    ColumnTypeError,
+    InvalidOption,
+    QueryError,
+    ThanoError,
+    UnknownColumn,
+    did_you_mean,
+)
+from thano_assets.resources.warehouse import describe, interrupted, literal, quote
+from thano_assets.sql.canonical import identifier
 from thano_assets.sql.duckdb_errors import in_users_text
+from thano_assets.sql.judge import syntax_tree
 from thano_assets.sql.statements import ListItems, Query, Statement
 from thano_assets.system import scratch_database
 
@@ -82,6 +91,7 @@ def staged(query: Query, runtime: Runtime) -> Iterator[Stage]:
     with scratch_database(runtime.workspace.snapshots) as path:
         with runtime.warehouse.read() as connection, located(query):
             sql = prepare(query, connection, runtime)
+            refuse_twice(describe(connection, sql), query)
             connection.execute(f"ATTACH {literal(str(path))} AS stage (READ_WRITE)")
             connection.execute(f"CREATE TABLE stage.rows AS {sql}")
             connection.execute("DETACH stage")
@@ -94,16 +104,57 @@ def staged(query: Query, runtime: Runtime) -> Iterator[Stage]:
             stage_connection.close()
 
 
+def refuse_twice(columns: list[Column], query: Query) -> None:
+    """Check that a query that names a column (``AS``) has no other of that name: that one would be taken.
+
+    ``SELECT * FROM a JOIN b`` has two columns of one name without anybody having said so; what is made of
+    it calls the second ``id_1``.
+
+    Args:
+        columns: as ``DESCRIBE`` of the query gives them; a table made of it has other names.
+        query: the query.
+
+    Raises:
+        QueryError: it has two, as ``SELECT *, lower(x) AS x`` does.
+    """
+    names = [column.name.casefold() for column in columns]
+    if len(set(names)) == len(names) or not _names_columns(query):
+        return
+    twice = next(column.name for column in columns if names.count(column.name.casefold()) > 1)
+    raise _two_columns(twice).at(query.source, query.span.start)
+
+
+def _two_columns(name: str) -> QueryError:
+    written = identifier(name)
+    return QueryError(
+        f"The query has two columns {name}.",
+        hint=f"SELECT * REPLACE (… AS {written}) puts one in place of the other, and "
+        f"SELECT * EXCLUDE ({written}) leaves one out.",
+    )
+
+
+def _names_columns(query: Query) -> bool:
+    """Whether the query gives one of its columns a name; so do those that have no parse tree."""
+    tree = syntax_tree(query.render(nested_names(query)).text)
+    if tree is None:
+        return True
+    node = tree["statements"][0]["node"]
+    return any(item.get("alias") for item in node.get("select_list") or ())
+
+
 def find_column(columns: list[Column], statement: Statement, option: str) -> Column:
     """The column that ``option`` of ``statement`` names.
 
     Raises:
         UnknownColumn: the query has no such column; says which it has.
+        QueryError: it has two of them.
     """
     name = str(statement.options.value(option))
-    for column in columns:
-        if column.name.casefold() == name.casefold():
-            return column
+    found = [column for column in columns if column.name.casefold() == name.casefold()]
+    if len(found) > 1:
+        raise _two_columns(name).at(statement.source, statement.span.start)
+    if found:
+        return found[0]
     names = [column.name for column in columns]
     given = option in statement.options
     told = f"{option}='{name}'" if given else f"{option}, which is '{name}' unless set,"

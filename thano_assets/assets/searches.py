@@ -20,6 +20,7 @@ from thano_assets.assets.relations import (
     located,
     prepare,
     refuse_column,
+    refuse_twice,
     staged,
     text_column,
 )
@@ -139,6 +140,7 @@ def _text(node: Node, search: Search, model: EmbeddingModel, runtime: Runtime) -
     with runtime.warehouse.read() as connection, located(search.query):
         sql = prepare(search.query, connection, runtime)
         columns = describe(connection, sql)
+        refuse_twice(columns, search.query)
         rows = PlainRows.of(sql, node, connection, runtime)
     text = check_columns(search, columns, runtime)
     asked = _Asked(node, search, model, vector, rows, runtime)

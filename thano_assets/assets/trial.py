@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from thano_assets.assets.copies import load
 from thano_assets.assets.readings import label_type_kept, training_columns, training_rows
-from thano_assets.assets.relations import prepare
+from thano_assets.assets.relations import prepare, refuse_twice
 from thano_assets.assets.runtime import Runtime
 from thano_assets.assets.training_sets import TrainingSet, training_set_of
 from thano_assets.errors import ThanoError
@@ -97,6 +97,7 @@ class Trial:
         connection = self.connection
         sql = f"({prepare(statement.query, connection, self._runtime)})"
         columns = describe(connection, sql)
+        refuse_twice(columns, statement.query)
         reading, label = training_columns(statement, columns)
         rows = training_rows(sql, reading, label, label_type_kept(statement))
         self.counts[node.key] = self.count(f"({rows})")

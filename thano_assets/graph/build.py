@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -453,7 +454,8 @@ def check_reads(
     if ref is not None:
         bases = EMBEDDING_BASES if isinstance(inner, (Convert, Search)) else ()
         models = sorted({*graph.model_names(), *known_models, *bases})
-        if ref.name not in models and ref.name != PREBUILT_NAME:
+        folded = {name.casefold() for name in (*models, PREBUILT_NAME)}
+        if ref.name.casefold() not in folded:
             if is_media_model(ref.name):
                 raise UnsupportedStatement(f"{ref.name} is not a model for text.", hint=MEDIA_REFUSAL).at(
                     statement.source, ref.span.start, len(ref.name)
@@ -496,6 +498,17 @@ def _fit_base(statement: FitModel) -> UnsupportedStatement:
     return UnsupportedStatement(
         f"{name} is a base model; FIT MODEL goes on from a model that was built.", hint=hint
     ).at(statement.source, statement.parent.span.start, len(name))
+
+
+_PINNED = re.compile(r"(?s)(.*) (?:VERSION (\d+)|@(.+))")
+
+
+def pinned(name: str) -> tuple[str, int | None, str | None]:
+    """Model, version and alias that the name of a node for a pinned version stands for."""
+    parts = _PINNED.fullmatch(name)
+    if parts is None:
+        return name, None, None
+    return parts[1], int(parts[2]) if parts[2] else None, parts[3]
 
 
 def makes_base(entry: Entry | None) -> bool:

@@ -53,6 +53,24 @@ class Registry(Tracking):
         """Names of all models, in order."""
         return sorted(self._read(mlflow_reader.models, mlflow_client.models) or [])
 
+    def spelt(self, name: str) -> str:
+        """The name as the registry has it: names go without case, as those of tables do.
+
+        A registry of before may have two that differ in case; each is then meant by its own spelling alone.
+
+        Raises:
+            UnknownModel: it is the spelling of neither.
+        """
+        known = self.models()
+        if name in known:
+            return name
+        alike = [one for one in known if one.casefold() == name.casefold()]
+        if len(alike) > 1:
+            raise UnknownModel(
+                f"There are several models {name}.", hint=f"Write one as it is: {', '.join(alike)}."
+            )
+        return alike[0] if alike else name
+
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, oldest first; none if there is no such model."""
         return [self._version(row) for row in self._rows(name)]
@@ -86,6 +104,7 @@ class Registry(Tracking):
         return address if version is None else f"{address}/versions/{version}"
 
     def _rows(self, name: str, version: int | None = None, alias: str | None = None) -> list[VersionRow]:
+        name = self.spelt(name)
         rows: list[VersionRow] | None = self._read(
             lambda connection: mlflow_reader.versions(connection, name, version, alias),
             lambda client: mlflow_client.versions(client, name, version, alias),
@@ -151,6 +170,7 @@ class Registry(Tracking):
             InvalidOption: MLflow does not take the name.
         """
         check_name(name)
+        name = self.spelt(name)
         from .mlflow_model import quiet
 
         with quiet():
@@ -239,7 +259,7 @@ class Registry(Tracking):
                 raise self._unknown(name, version)
             if alias not in found.aliases:
                 with quiet():
-                    self.client.set_registered_model_alias(name, alias, str(version))
+                    self.client.set_registered_model_alias(found.name, alias, str(version))
             self.tag(found, tags or {})
             promoted = self.resolve(name, version=version)
             assert promoted is not None
@@ -295,6 +315,7 @@ class Registry(Tracking):
         """
         from .mlflow_model import quiet
 
+        name = self.spelt(name)
         with quiet(), self.exclusive(name):
             rows = self._rows(name, version)
             if not rows:

@@ -60,6 +60,7 @@ class Tracking:
 
     def newest_training(self, name: str) -> TrainingRun | None:
         """The newest training of a model, also one that goes on in another process; ``None`` without any."""
+        name = self.spelt(name)
         row: RunRow | None = self._read(
             lambda connection: mlflow_reader.newest_training(connection, name),
             lambda client: mlflow_client.newest_training(client, name),
@@ -71,6 +72,10 @@ class Tracking:
             status = "killed"
         started = datetime.fromtimestamp(row.started_ms / 1000, UTC)
         return TrainingRun(row.run_id, status, started, row.by_step())
+
+    def spelt(self, name: str) -> str:
+        """The name of a model as it is kept; see :meth:`.Registry.spelt`."""
+        return name
 
     def run_url(self, run_id: str) -> str:
         """Address of a run in the MLflow UI."""

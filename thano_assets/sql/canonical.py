@@ -185,6 +185,11 @@ def _options(options: Options) -> str:
     return f"OPTIONS ({', '.join(said)})" if said else ""
 
 
+def option_text(name: str, value: Any) -> str:
+    """An option as it stands in a statement."""
+    return f"{name}={_value(value)}"
+
+
 def _value(value: Any) -> str:
     if isinstance(value, str):
         return _string(value)

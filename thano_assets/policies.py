@@ -1,0 +1,61 @@
+"""What a model keeps when it is built again: schedule and gate, unless the new statement says otherwise."""
+
+from __future__ import annotations
+
+from thano_assets.catalog.overlay import Entries
+from thano_assets.errors import ThanoError
+from thano_assets.sql import parse
+from thano_assets.sql.canonical import option_text
+from thano_assets.sql.lexer import tokenize
+from thano_assets.sql.options import OPTION_SPECS
+from thano_assets.sql.statements import BuildModel, FitModel, Statement
+
+#: Options that say when a model is trained and which version answers, not what is trained.
+POLICY = ("promote_if", "evaluate_on", "schedule")
+
+
+def with_policy(statement: Statement, catalog: Entries) -> tuple[Statement, list[str]]:
+    """A BUILD or FIT MODEL with the policy that the model has and the statement does not speak of.
+
+    Args:
+        statement: as a person gave it.
+        catalog: what was defined before.
+
+    Returns:
+        The statement to carry out, and what was kept, as options; the same statement where nothing was.
+    """
+    if not isinstance(statement, (BuildModel, FitModel)):
+        return statement, []
+    entry = catalog.model(statement.name)
+    try:
+        before = entry.statement if entry is not None else None
+    except ThanoError:
+        return statement, []  # what stood there cannot be read
+    if not isinstance(before, (BuildModel, FitModel)):
+        return statement, []
+    known = OPTION_SPECS[statement.option_kind]
+    kept = [
+        option_text(name, before.options[name])
+        for name in POLICY
+        if name in known and name not in statement.options and before.options.get(name) is not None
+    ]
+    if not kept:
+        return statement, []
+    text = _with_options(statement, ", ".join(kept))
+    return parse(text)[0], kept
+
+
+def _with_options(statement: BuildModel | FitModel, options: str) -> str:
+    """The statement's text with more options."""
+    text = statement.text
+    tokens = tokenize(text)
+    for number, token in enumerate(tokens[:-2]):
+        if token.upper == "AS":
+            break
+        if token.upper == "OPTIONS" and tokens[number + 1].upper == "(":
+            end = tokens[number + 1].end
+            comma = "" if tokens[number + 2].upper == ")" else ", "
+            return f"{text[:end]}{options}{comma}{text[end:]}"
+    span = statement.base_span if isinstance(statement, BuildModel) else statement.parent.span
+    end = span.end - statement.span.start
+    return f"{text[:end]} OPTIONS ({options}){text[end:]}"
