@@ -8,6 +8,7 @@ from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Catalog, Entry, catalog_of
 from thano_assets.errors import UnknownModel, UnknownTable, did_you_mean
 from thano_assets.graph import Action
+from thano_assets.resources.mlflow_run import CHAMPION
 from thano_assets.resources.warehouse import quote
 from thano_assets.sql.statements import ShowCreate
 
@@ -37,9 +38,7 @@ def _models(runtime: Runtime) -> pa.Table:
     import pyarrow as pa
 
     versions = [
-        version
-        for name in runtime.registry.models()
-        if (version := runtime.registry.champion(name) or _newest(runtime, name)) is not None
+        version for name in runtime.registry.models() if (version := _shown(runtime, name)) is not None
     ]
     numbers = [v.metrics.get("r2") for v in versions]  # of models that predict numbers
     return pa.table(
@@ -65,8 +64,8 @@ def _base_models(runtime: Runtime) -> pa.Table:
 
     rows = availability(runtime.workspace)
     for name in runtime.registry.models():
-        version = runtime.registry.champion(name)
-        if version is None or not version.is_base:
+        version = _shown(runtime, name)
+        if version is None or not version.is_base or not version.path.is_dir():
             continue
         base = of_version(version)
         size = sum(file.stat().st_size for file in version.path.iterdir() if file.is_file())
@@ -86,9 +85,11 @@ def _base_models(runtime: Runtime) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def _newest(runtime: Runtime, name: str) -> ModelVersion | None:
+def _shown(runtime: Runtime, name: str) -> ModelVersion | None:
+    """The version that answers for a model, else its newest; its files may be gone."""
     versions = runtime.registry.versions(name)
-    return max(versions, key=lambda version: int(version.version)) if versions else None
+    answers = [version for version in versions if CHAMPION in version.aliases]
+    return next(iter(answers), versions[-1] if versions else None)
 
 
 def _tables(runtime: Runtime) -> pa.Table:

@@ -14,7 +14,14 @@ from thano_assets import progress as progress_module
 from thano_assets.binding import check_files, check_served, parts
 from thano_assets.catalog import Catalog, catalog_of, entry_of
 from thano_assets.catalog.entries import nested_names
-from thano_assets.errors import SyntaxProblem, ThanoError, UnknownDataset, did_you_mean
+from thano_assets.errors import (
+    RunFailed,
+    SyntaxProblem,
+    ThanoError,
+    UnknownDataset,
+    WorkspaceError,
+    did_you_mean,
+)
 from thano_assets.graph import Action, Mode, Record
 from thano_assets.graph.build import Key
 from thano_assets.materialization import make, tell_user_interface, unchanged
@@ -157,9 +164,32 @@ class Session:
                 self._see_to_workspace(statement)
                 result = work()
             except ThanoError as error:
-                raise _in_callers_text(error, statement)  # noqa: B904 - the same error, placed anew
+                placed = _in_callers_text(error, statement)
+                understood = self._understood(error) if isinstance(error, RunFailed) else placed
+                raise understood  # noqa: B904 - the same error, placed anew
+            except Exception as error:
+                raise self._understood(error) from error
         result.seconds = time.perf_counter() - started
         return result
+
+    def _understood(self, error: Exception) -> Exception:
+        """What went wrong, as a sentence: a full disk, or a file of the workspace that is damaged.
+
+        Any other exception stays what it is.
+        """
+        from thano_assets.resources.damage import damages
+        from thano_assets.system import no_space
+
+        if isinstance(error, WorkspaceError):
+            return error
+        if no_space(error, self.workspace.root):
+            return WorkspaceError(
+                f"There is no space left on the disk of {self.workspace.root}.",
+                hint="DROP TABLE, DELETE MODEL and `thano clean` free some, even now.",
+            )
+        for damage in damages(self.workspace):
+            return WorkspaceError(damage.message, hint=damage.cure)
+        return error
 
     def _see_to_workspace(self, statement: Statement) -> None:
         """Make the workspace for a statement that keeps something; one that reads finds it or not.
@@ -233,12 +263,7 @@ class Session:
                     rows=rows,
                 )
             case DropTable() | DeleteModel(version=None):
-                from thano_assets import removal
-
-                if isinstance(statement, DropTable):
-                    result = removal.drop_table(statement, *self._there)
-                else:
-                    result = removal.delete_model(statement, *self._there)
+                result = self._with_reserve(lambda: self._remove(statement))
                 tell_user_interface(self.workspace)
                 return result
             case ShowCreate():
@@ -286,6 +311,27 @@ class Session:
             case CreateTableAs(if_not_exists=True, name=name) if self._runtime.warehouse.exists(name):
                 return Result(statement.kind, statement.text, f"table {name} exists already", kept_as=name)
         return self._materialize(statement)
+
+    def _remove(self, statement: DropTable | DeleteModel) -> Result:
+        from thano_assets import removal
+
+        if isinstance(statement, DropTable):
+            return removal.drop_table(statement, *self._there)
+        return removal.delete_model(statement, *self._there)
+
+    def _with_reserve(self, work: Callable[[], Result]) -> Result:
+        """Do what frees space; on a full disk with what the workspace held back for it."""
+        from thano_assets.system import no_space
+
+        try:
+            return work()
+        except Exception as error:
+            if not no_space(error, self.workspace.root) or not self.workspace.use_reserve():
+                raise
+        self.close()  # connections that met the full disk
+        result = work()
+        self.workspace.keep_reserve()
+        return result
 
     def _step(self, step: Step) -> Result:
         statement = step.statement

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -43,6 +44,26 @@ def process_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+_LITTLE = 1 << 20  # bytes; with less free, an input/output error of SQLite's is one of space
+
+
+def no_space(error: BaseException, folder: Path) -> bool:
+    """Whether an error, or what caused it, is that the disk of ``folder`` is full."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        text = str(one)
+        if isinstance(one, OSError) and one.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left" in text or "database or disk is full" in text or "File too large" in text:
+            return True
+        if "disk I/O error" in text and shutil.disk_usage(folder).free < _LITTLE:
+            return True
+        one = one.__cause__ or one.__context__
+    return False
 
 
 _SCRATCH = ".stage-"
@@ -99,6 +120,15 @@ def remove_abandoned(folder: Path) -> int:
             path.unlink(missing_ok=True)
         removed += 1
     return removed
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether a scratch file is of a process of this machine that is gone."""
+    parts = path.name.removeprefix(_SCRATCH).split("-")
+    if len(parts) == 2:  # of a version that did not write the machine
+        parts.insert(0, _machine())
+    ours = len(parts) == 3 and parts[0] == _machine() and parts[1].isdigit()
+    return ours and not process_alive(int(parts[1]))
 
 
 def _machine() -> str:

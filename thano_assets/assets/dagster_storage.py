@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -163,3 +163,50 @@ def _empty_run() -> bytes:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
         return path.read_bytes()
+
+
+def index_runs(home: Path) -> int:
+    """Write the index of a Dagster home anew from the event logs of its runs; returns the events indexed.
+
+    Dagster keeps the events of each run in a file of its own and mirrors in ``index.db`` those of assets and
+    checks, and those that end a run (:meth:`SqliteEventLogStorage.store_event`). The index must not be there.
+    """
+    from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS, EVENT_TYPE_TO_PIPELINE_RUN_STATUS
+    from dagster._core.events.log import EventLogEntry
+    from dagster._core.storage.event_log.sql_event_log import db_result
+    from dagster._serdes import deserialize_value
+
+    runs = home / "history" / "runs"
+    entries: list[EventLogEntry] = []
+    for path in runs.glob("*.db"):
+        if path.stem == INDEX_SHARD_NAME:
+            continue
+        with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as log:
+            bodies = log.execute("SELECT event FROM event_logs").fetchall()
+            entries += [deserialize_value(body, EventLogEntry) for (body,) in bodies]
+    entries.sort(key=lambda entry: entry.timestamp)
+    storage = SqliteEventLogStorage(str(runs))
+    indexed = 0
+    try:
+        for entry in entries:
+            if not entry.is_dagster_event:
+                continue
+            kind, insert = entry.dagster_event_type, storage.prepare_insert_event(entry)
+            if kind in ASSET_EVENTS:
+                with storage.index_transaction() as connection, db_result(connection, insert) as result:
+                    number = result.inserted_primary_key[0]
+                    storage._store_asset_event_tags(connection, [entry], [number])
+                    storage._store_asset_event(connection, entry, number)
+            elif kind in ASSET_CHECK_EVENTS:
+                with storage.index_connection() as connection, db_result(connection, insert) as result:
+                    number = result.inserted_primary_key[0]
+                storage.store_asset_check_event(entry, number)
+            elif kind in EVENT_TYPE_TO_PIPELINE_RUN_STATUS:
+                with storage.index_connection() as connection:
+                    connection.execute(insert)
+            else:
+                continue
+            indexed += 1
+    finally:
+        storage.dispose()
+    return indexed

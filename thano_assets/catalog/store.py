@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from thano_assets.catalog.entries import Entry, EntryKind, is_about
+from thano_assets.errors import WorkspaceError
 from thano_assets.system import write_atomically
 
 # Characters that some file system forbids; the rest of Unicode stays readable.
@@ -16,6 +17,23 @@ _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]|^\.')
 
 def _file_name(name: str) -> str:
     return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", name) + ".sql"
+
+
+def _read(path: Path) -> str:
+    """A statement's text.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        WorkspaceError: it is no file of text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise WorkspaceError(
+            f"{path} is not UTF-8.", hint="Save it as UTF-8, or delete it and give the statement again."
+        ) from error
+    except IsADirectoryError as error:
+        raise WorkspaceError(f"{path} is a folder.", hint="Move it away.") from error
 
 
 class Catalog:
@@ -39,7 +57,7 @@ class Catalog:
             if path.name.startswith("."):  # a temporary file of a writer that was killed
                 continue
             try:
-                text = path.read_text(encoding="utf-8")
+                text = _read(path)
             except FileNotFoundError:  # dropped by another process since the listing
                 continue
             yield Entry(kind, unquote(path.stem), text)
@@ -76,15 +94,18 @@ class Catalog:
         if path is None:
             return None
         try:
-            return Entry(kind, unquote(path.stem), path.read_text(encoding="utf-8"))
+            return Entry(kind, unquote(path.stem), _read(path))
         except FileNotFoundError:
             return None
 
     def _find(self, kind: EntryKind, name: str) -> Path | None:
         folder = self.root / kind.value
         exact = folder / _file_name(name)
-        if exact.is_file():
-            return exact
+        try:
+            if exact.exists():
+                return exact
+        except OSError:  # longer than the name of a file may be
+            return None
         if folder.is_dir():
             wanted = exact.name.casefold()
             for path in folder.glob("*.sql"):

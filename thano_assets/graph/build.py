@@ -25,6 +25,7 @@ from thano_assets.errors import (
     UnknownModel,
     UnknownTable,
     UnsupportedStatement,
+    WorkspaceError,
     did_you_mean,
 )
 from thano_assets.sql import parse
@@ -482,9 +483,17 @@ def check_reads(
     rendered = query.render(names)
     for read in tables_read(rendered.text).tables:
         if read.name not in names and graph.relation_key(read.name) is None:
-            raise UnknownTable(
+            error: ThanoError = UnknownTable(
                 f"There is no table {read.name}.", hint=did_you_mean(read.name, known_tables, "tables")
-            ).at(statement.source, rendered.to_source(read.offset), len(read.name))
+            )
+            for entry, why in graph.broken.items():
+                if entry.name.casefold() == read.name.casefold():
+                    error = WorkspaceError(
+                        f"The statement of {read.name}, statements/{entry.kind.value}/{entry.name}.sql, "
+                        f"cannot be read: {why.message}",
+                        hint="Put it right, or delete the file and give the statement again.",
+                    )
+            raise error.at(statement.source, rendered.to_source(read.offset), len(read.name))
 
 
 def _fit_base(statement: FitModel) -> UnsupportedStatement:

@@ -245,12 +245,14 @@ def ui(settings: Settings, port: int | None, mlflow_port: int | None, no_browser
     epilog="""\b
 Examples:
   thano doctor
+  thano doctor --repair
   thano doctor --format json""",
 )
+@click.option("--repair", is_flag=True, help="First mend what is damaged in the workspace.")
 @click.option("--format", "format_", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @common_options
 @pass_settings
-def doctor(settings: Settings, format_: str) -> None:
+def doctor(settings: Settings, format_: str, repair: bool) -> None:
     """Check versions, processor, memory, disk, base models, data sets and the workspace, and say what to do.
 
     The exit code is 1 only if something keeps statements from running.
@@ -258,8 +260,95 @@ def doctor(settings: Settings, format_: str) -> None:
     from thano_assets.interfaces import doctor as checks
 
     with stoppable():
+        if repair:
+            checks.repair(settings.workspace, lambda text: click.echo(text, err=True))
         sound = checks.main(settings.workspace, format_)
     click.get_current_context().exit(0 if sound else 1)
+
+
+@cli.command(
+    short_help="Show what the workspace takes on disk.",
+    epilog="""\b
+Examples:
+  thano du
+  thano du --format json""",
+)
+@click.option(
+    "--format", "format_", type=click.Choice(["table", *DATA_FORMATS[:3]]), default="table", show_default=True
+)
+@common_options
+@pass_settings
+def du(settings: Settings, format_: str) -> None:
+    """Show what the parts of the workspace take on disk, the largest first."""
+    import pyarrow as pa
+
+    from thano_assets.housekeeping import usage
+    from thano_assets.interfaces.render import console_for, show_table
+
+    workspace = settings.open_workspace()
+    if not workspace.is_there:
+        raise workspace.missing()
+    parts = usage(workspace)
+    table = pa.table(
+        {
+            "part": [part.name for part in parts],
+            "mb": [round(part.bytes / 1e6, 1) for part in parts],
+            "files": [part.files for part in parts],
+            "path": [os.path.relpath(part.path, workspace.root) for part in parts],
+        }
+    )
+    if format_ == "table":
+        show_table(table, console_for(sys.stdout))
+        click.echo(f"{sum(part.bytes for part in parts) / 1e6:,.1f} MB in {workspace.root}")
+    else:
+        deliver(table, format_, None)
+
+
+@cli.command(
+    short_help="Remove what nothing needs any more.",
+    epilog="""\b
+Examples:
+  thano clean --dry-run
+  thano clean --keep 2          also remove all but the two newest versions of each model""",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Keep the N newest versions of each model, and those that have an alias, that a statement names or "
+    "that another went on from [default: all].",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@common_options
+@pass_settings
+def clean(settings: Settings, keep: int | None, dry_run: bool) -> None:
+    """Remove training sets of no version, stopped trainings, files of killed processes and, with --keep, old
+    versions of models.
+
+    Tables, predictions, statements and what answers now are never touched.
+    """
+    from thano_assets.assets.runtime import Runtime
+    from thano_assets.catalog import catalog_of
+    from thano_assets.housekeeping import leftovers, remove
+
+    workspace = settings.open_workspace()
+    if not workspace.is_there:
+        raise workspace.missing()
+    workspace.use_reserve()
+    runtime = Runtime.of(workspace)
+    with stoppable():
+        found = leftovers(runtime, catalog_of(workspace), keep)
+        for one in found:
+            click.echo(f"{one.bytes / 1e6:10,.1f} MB  {one.what}" + (f"  {one.path}" if one.path else ""))
+        if not dry_run:
+            remove(found, runtime)
+        workspace.keep_reserve()
+    size = sum(one.bytes for one in found) / 1e6
+    click.echo(
+        f"{size:,.1f} MB {'would be' if dry_run else 'were'} freed."
+        if found
+        else "There is nothing to remove."
+    )
 
 
 @cli.command(

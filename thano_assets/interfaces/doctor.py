@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from thano_assets import __version__
 from thano_assets.errors import ThanoError, WorkspaceError
+from thano_assets.resources.damage import damages
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +63,21 @@ def main(workspace: str | None, format_: str) -> bool:
         checks = list(examine(workspace))
     show(checks, console)
     return is_sound(checks)
+
+
+def repair(workspace: str | None, say: Callable[[str], None]) -> None:
+    """Mend what is damaged in a workspace, as far as that can be done without a person."""
+    from thano_assets.resources.workspace import Workspace
+
+    mended = 0
+    for damage in damages(Workspace.find(workspace)):
+        if damage.repair is None:
+            say(f"{damage.message} {damage.cure}")
+            continue
+        say(f"{damage.message} {damage.repair()}")
+        mended += 1
+    if not mended:
+        say("There is nothing to mend.")
 
 
 def is_sound(checks: list[Check]) -> bool:
@@ -187,6 +203,8 @@ def _workspace(named: str | None) -> Iterator[Check]:
         except WorkspaceError as error:
             yield Check("settings", "problem", error.message, error.hint or "")
             return
+        for damage in damages(workspace):
+            yield Check("damage", "problem", damage.message, damage.cure)
         yield _warehouse(workspace)
         yield _answers(workspace)
         yield from _pages(workspace)

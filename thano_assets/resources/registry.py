@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote, urlparse
 from ..errors import InvalidOption, UnknownModel, WorkspaceError, did_you_mean
 from ..progress import current
 from . import mlflow_client, mlflow_reader
+from .damage import back_up
 from .mlflow_reader import VersionRow
 from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut, log_dataset
 from .model_version import ModelVersion
@@ -184,6 +185,7 @@ class Registry(Tracking):
                     build.log_text("statement.sql", statement)
                 with self._system_metrics(build.run_id):
                     yield build
+        self._keep_copy()
 
     @contextmanager
     def open_run(
@@ -263,7 +265,8 @@ class Registry(Tracking):
             self.tag(found, tags or {})
             promoted = self.resolve(name, version=version)
             assert promoted is not None
-            return promoted
+        self._keep_copy()
+        return promoted
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Set tags of a version and of the run that made it; the verdict also heads its description."""
@@ -332,20 +335,26 @@ class Registry(Tracking):
                     current().message(f"{name} version {left[-1].version} is the champion now.")
             for row in rows:  # last: until here a reader may still be loading them
                 self._delete_files(client, row)
+        self._keep_copy()
         return [row.version for row in rows]
+
+    def _keep_copy(self) -> None:
+        """Keep a copy of the database, for the day on which it is damaged."""
+        if self.is_local:
+            back_up(self.workspace)
 
     def _delete_files(self, client: MlflowClient, row: VersionRow) -> None:
         from mlflow.exceptions import MlflowException
 
         model_id = re.search(r"/models/(m-[0-9a-f]+)", row.location)
-        if model_id:
-            with suppress(MlflowException):
-                client.delete_logged_model(model_id[1])
-        folder = self._folder(row)
+        folder = self._folder(row)  # first: on a full disk the record of it cannot be changed before
         if folder.is_relative_to(self.workspace.mlflow) or folder.is_relative_to(self.workspace.models_cache):
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):
                 folder.parent.rmdir()
+        if model_id:
+            with suppress(MlflowException):
+                client.delete_logged_model(model_id[1])
 
     def _unknown(self, name: str, version: int | None) -> UnknownModel:
         if version is not None and (rows := self._rows(name)):
@@ -359,9 +368,9 @@ class Registry(Tracking):
         for logged in client.search_logged_models([experiment], filter_string=f"source_run_id = '{run_id}'"):
             if not any(logged.model_id in location for location in registered):
                 folder = _local_path(logged.artifact_location)
-                client.delete_logged_model(logged.model_id)
                 if folder is not None and folder.is_relative_to(self.workspace.mlflow):
-                    shutil.rmtree(folder.parent, ignore_errors=True)
+                    shutil.rmtree(folder.parent, ignore_errors=True)  # first, for a disk that is full
+                client.delete_logged_model(logged.model_id)
 
 
 def check_name(name: str) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import WorkspaceError
 from ..progress import current
 from . import mlflow_client, mlflow_reader
+from .damage import backup_of, sqlite_damage
 from .mlflow_reader import RunRow, UnknownSchema
 from .mlflow_run import RUN_TAG_LENGTH, cut
 from .model_version import TrainingRun
@@ -96,6 +97,8 @@ class Tracking:
         """Ask the SQLite file, else MLflow; ``None`` before anything was written."""
         if self.is_local:
             if not self.database.exists():
+                if backup_of(self.workspace).exists():
+                    raise self._damaged("is missing")
                 return None
             with suppress(UnknownSchema):
                 return mlflow_reader.read(self.database, fast)
@@ -103,6 +106,12 @@ class Tracking:
 
         with quiet():
             return slow(self.client)
+
+    def _damaged(self, what: str) -> WorkspaceError:
+        return WorkspaceError(
+            f"{self.database} {what}.",
+            hint="`thano doctor --repair` puts the copy from after the last model in its place.",
+        )
 
     @property
     def client(self) -> MlflowClient:
@@ -128,6 +137,8 @@ class Tracking:
                         client = MlflowClient(self.tracking_uri, registry_uri=self.tracking_uri)
                         client.search_experiments(max_results=1)
                     except (MlflowException, SQLAlchemyError, ModuleNotFoundError) as error:
+                        if self.is_local and (wrong := sqlite_damage(self.database)):
+                            raise self._damaged(wrong) from error
                         raise WorkspaceError(
                             f"MLflow cannot use {without_password(self.tracking_uri)}: "
                             f"{without_password(_sentence(error))}",

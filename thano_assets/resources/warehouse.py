@@ -25,6 +25,7 @@ import duckdb
 
 from ..errors import BorrowedAsset, UnknownTable, WarehouseBusy, WorkspaceError, did_you_mean
 from ..progress import current
+from ..system import no_space
 from . import foreign_writes
 from .locks import HAS_KERNEL_LOCKS, lock_beside
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 #: The name under which connections of an environment reach production's tables.
 PRODUCTION = "production"
 
+_HEADER = 4096  # bytes of each of the three headers of a DuckDB file
 _FOREIGN_PATIENCE = 15.0  # seconds until a program that knows nothing of our lock counts as here to stay
 
 _IDENTIFIER = re.compile(r'\s*(?:"(?:[^"]|"")+"|[^\W\d]\w*)\s*')
@@ -195,6 +197,8 @@ class Warehouse:
                     stack.enter_context(self._lock.hold(writes, on_wait))
                 if self._borrowed_lock is not None and production is None and self._can_borrow():
                     stack.enter_context(self._borrowed_lock.hold(False, on_wait))
+                if writes:
+                    stack.push(self._given_back)  # when the connection is closed and the lock held
                 connection = stack.enter_context(self._noted(writes, on_wait))
             except OSError as error:
                 raise self._unusable(error.strerror or str(error)) from error
@@ -207,15 +211,33 @@ class Warehouse:
                 if interrupted(error):
                     raise KeyboardInterrupt from error
                 raise
-            except duckdb.IOException as error:
-                if "No space left" in str(error) or "File too large" in str(error):
+            except duckdb.Error as error:
+                if no_space(error, self.path.parent):
                     raise self._unusable("there is no space left on its disk") from error
                 raise
+
+    def _given_back(self, kind: type[BaseException] | None, *_: object) -> None:
+        """After a write that failed, cut off the end of the file that it had made the file grow by.
+
+        DuckDB keeps such blocks for later writes, so a statement that fills the disk would leave it full.
+        Blocks behind those that the database counts hold nothing, unless its log has yet to be taken in.
+        """
+        log = self.path.with_name(f"{self.path.name}.wal")
+        with suppress(OSError, duckdb.Error):
+            if kind is None or (log.exists() and log.stat().st_size):
+                return
+            with duckdb.connect(str(self.path), read_only=True) as connection:
+                found = connection.execute("SELECT block_size, total_blocks FROM pragma_database_size()")
+                block, blocks = found.fetchall()[0]
+            wanted = 3 * _HEADER + int(block) * int(blocks)
+            if wanted < self.path.stat().st_size:
+                os.truncate(self.path, wanted)
 
     def _unusable(self, reason: str) -> WorkspaceError:
         return WorkspaceError(
             f"The warehouse {self.path} cannot be used: {reason}.",
-            hint="`thano doctor` checks the workspace, its rights and its free space.",
+            hint="DROP TABLE, DELETE MODEL and `thano clean` free space, even on a full disk; `thano doctor` "
+            "checks the workspace and its rights.",
         )
 
     @contextmanager
