@@ -20,7 +20,6 @@ from thano_assets.catalog.overlay import Entries, Overlay
 from thano_assets.errors import (
     InvalidOption,
     NameExists,
-    PathRefused,
     QueryError,
     ThanoError,
     UnknownModel,
@@ -108,7 +107,7 @@ def check_files(statement: Statement, workspace: Workspace) -> None:
     DuckDB itself lets a query read its own database file and the snapshots, whatever its settings.
 
     Raises:
-        PathRefused: one does, or what it reads is told only when it runs.
+        QueryError: one does, or what it reads is told only when it runs.
     """
     from thano_assets.resources.files import may_be_read
 
@@ -126,9 +125,9 @@ def check_files(statement: Statement, workspace: Workspace) -> None:
             continue
         for read in tables_read(text).files:
             if not may_be_read(workspace, read.path_or_function):
-                raise PathRefused(
+                raise QueryError(
                     f"A query may not read {read.path_or_function}.",
-                    hint=f"COPY table FROM 'path' brings in files; they lie in {workspace.data}.",
+                    hint="COPY table FROM 'path' brings in files of the data folder; queries read tables.",
                 ).at(part.source, max(part.span.start, place(max(read.offset, 0))))
 
 

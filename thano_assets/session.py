@@ -19,6 +19,8 @@ from thano_assets.errors import (
     SyntaxProblem,
     ThanoError,
     UnknownDataset,
+    UnknownModel,
+    UnknownTable,
     WorkspaceError,
     did_you_mean,
 )
@@ -263,7 +265,7 @@ class Session:
                     rows=rows,
                 )
             case DropTable() | DeleteModel(version=None):
-                result = self._with_reserve(lambda: self._remove(statement))
+                result = self._with_reserve(statement, lambda: self._remove(statement))
                 tell_user_interface(self.workspace)
                 return result
             case ShowCreate():
@@ -319,7 +321,7 @@ class Session:
             return removal.drop_table(statement, *self._there)
         return removal.delete_model(statement, *self._there)
 
-    def _with_reserve(self, work: Callable[[], Result]) -> Result:
+    def _with_reserve(self, statement: DropTable | DeleteModel, work: Callable[[], Result]) -> Result:
         """Do what frees space; on a full disk with what the workspace held back for it."""
         from thano_assets.system import no_space
 
@@ -329,7 +331,10 @@ class Session:
             if not no_space(error, self.workspace.root) or not self.workspace.use_reserve():
                 raise
         self.close()  # connections that met the full disk
-        result = work()
+        try:
+            result = work()
+        except (UnknownTable, UnknownModel):  # the first try took it away, and could not finish
+            result = Result(statement.kind, statement.text, f"{statement.name} is gone")
         self.workspace.keep_reserve()
         return result
 

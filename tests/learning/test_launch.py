@@ -117,7 +117,7 @@ def test_two_processes_train_one_model_and_go_on_after_one_was_killed(
     assert points[0][0] > 14  # the first epoch was not done again
     assert result.device.startswith("2 processes, cpu")
     assert points[-1][0] == result.history[-1]["step"] == 3 * 14
-    assert result.held_out.shape == (6, 2)
+    assert result.held_out.shape == (7, 2)
     answers = Predictor.load(result.model_dir).predict(texts)
     assert (answers.argmax(axis=1) == [result.classes.index(label) for label in labels]).mean() >= 0.9
 

@@ -18,7 +18,17 @@ PROBA = np.stack([1 - YES, YES], axis=1)
 def test_binary_summary_by_hand() -> None:
     table = evaluate(TRUE, PROBA, ["no", "yes"])
     found = dict(zip(table["metric"].to_pylist(), table["score"].to_pylist(), strict=True))
-    assert list(found) == ["Accuracy", "ROCAUC", "Recall", "Precision", "F1-Score", "Kappa", "MCC"]
+    assert list(found) == [
+        "Accuracy",
+        "ROCAUC",
+        "Recall",
+        "Precision",
+        "F1-Score",
+        "Kappa",
+        "MCC",
+        "log loss",
+        "expected calibration error",
+    ]
     # true positives 3, false positives 1, false negatives 1, true negatives 3
     assert found["Accuracy"] == pytest.approx(6 / 8)
     assert found["Recall"] == found["Precision"] == found["F1-Score"] == pytest.approx(3 / 4)
@@ -43,7 +53,14 @@ def test_several_classes() -> None:
     proba = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
     table = evaluate(["a", "b", "c", "c"], proba, ["a", "b", "c"])
     found = dict(zip(table["metric"].to_pylist(), table["score"].to_pylist(), strict=True))
-    assert list(found) == ["Accuracy", "macro-Recall", "macro-Precision", "macro-F1-Score", "log loss"]
+    assert list(found) == [
+        "Accuracy",
+        "macro-Recall",
+        "macro-Precision",
+        "macro-F1-Score",
+        "log loss",
+        "expected calibration error",
+    ]
     assert found["Accuracy"] == pytest.approx(0.75)
     assert found["macro-Recall"] == pytest.approx((1 + 1 + 0.5) / 3)
     assert found["macro-Precision"] == pytest.approx((0.5 + 1 + 1) / 3)

@@ -59,9 +59,10 @@ def test_four_classes_are_learned_saved_and_loaded_elsewhere(
         recorded,
         on_metrics=lambda figures, step: points.append(step),
     )
-    assert (result.rows_train, result.rows_eval) == (144, 16)
+    held = result.rows_eval  # a tenth of the distinct texts, some of which stand in several rows
+    assert (result.rows_train, held) == (143, 17)
     assert result.metrics["accuracy"] >= 0.9
-    assert result.metrics["accuracy"] == np.trace(result.confusion) / 16
+    assert result.metrics["accuracy"] == np.trace(result.confusion) / held
     assert result.majority_accuracy == 0.25
     assert result.baseline_accuracy is not None
     losses = [row["loss"] for row in result.history if "loss" in row]

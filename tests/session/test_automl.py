@@ -99,8 +99,12 @@ class TestAsking:
 
     def test_they_are_measured_on_their_own_column(self, shared: Session) -> None:
         numbers = rows_of(shared, "EVALUATE USING price AS SELECT * FROM others")
-        assert [row["metric"] for row in numbers] == ["MAE", "RMSE", "R2"]
-        assert float(str(numbers[2]["score"])) > 0.5
+        assert [row["metric"] for row in numbers] == ["MAE", "MSE", "RMSE", "R2", "RMSLE", "MAPE"]
+        scores = {row["metric"]: float(str(row["score"])) for row in numbers}
+        assert scores["R2"] > 0.5
+        assert scores["MSE"] == pytest.approx(scores["RMSE"] ** 2)
+        assert 0 < scores["MAPE"] < 1
+        assert 0 < scores["RMSLE"] < 1
         classes = {
             row["metric"]: row["score"]
             for row in rows_of(shared, "EVALUATE USING buys AS SELECT * FROM others")

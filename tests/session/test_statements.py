@@ -163,7 +163,17 @@ class TestModels:
             f"EVALUATE USING m OPTIONS (text_col='review', label_col='sentiment') AS {query}"
         )
         scores = dict(zip(column(report, "metric"), column(report, "score"), strict=True))
-        assert list(scores) == ["Accuracy", "ROCAUC", "Recall", "Precision", "F1-Score", "Kappa", "MCC"]
+        assert list(scores) == [
+            "Accuracy",
+            "ROCAUC",
+            "Recall",
+            "Precision",
+            "F1-Score",
+            "Kappa",
+            "MCC",
+            "log loss",
+            "expected calibration error",
+        ]
         assert scores["Accuracy"] == pytest.approx(right / 80)
 
     def test_overwrite_adds_a_version_and_the_newest_answers(self, reviews: Session) -> None:

@@ -24,6 +24,10 @@ WRONG: dict[str, list[Any]] = {
     "boolean": ["True", 1, 0, [True]],
     "choice": ["no such choice", 1, True, ["fail"]],
     "integers": [1, "1, 2", [1.5, 2], [True, 2]],
+    "mark": [1, True, "", "too long", "\n", [","]],
+    "texts": [1, True, [], [1]],
+    "types": [1, "VARCHAR", {}, [], {"a": 1}, {"a": "NOTYPE"}, {"a": "BIGINT) FROM x"}, ["a", "A"], [1]],
+    "encoding": [1, True, "", "no such", "base64"],
     "cron": [
         1,
         True,
@@ -52,7 +56,9 @@ def test_specification(kind: str, spec: OptionSpec) -> None:
             spec.check(value, kind)
         assert caught.value.hint is not None
         assert spec.allowed in caught.value.hint
-    if spec.default is not None:
+    if spec.nullable:
+        assert spec.check(None, kind) is None
+    elif spec.default is not None:
         with pytest.raises(InvalidOption):
             spec.check(None, kind)
 

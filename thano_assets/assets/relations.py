@@ -60,6 +60,8 @@ def located(query: Query) -> Iterator[None]:
     except duckdb.Error as error:
         if interrupted(error):
             raise KeyboardInterrupt from error
+        if "No space left" in str(error):
+            raise  # that is not the query's fault; the warehouse says what to do
         raise in_users_text(error, query, query.render(nested_names(query))) from None
 
 

@@ -74,7 +74,9 @@ class Training:
         if self.again is not None and isinstance(
             settings, TrainingSettings
         ):  # its rows were split in its way
-            return replace(settings, split=self.again.params.get("split", "rows"))
+            said = self.again.params
+            calibrate = said.get("calibrate") == "True"
+            return replace(settings, split=said.get("split", "rows"), calibrate=calibrate)
         return settings
 
     @property
@@ -279,6 +281,7 @@ def result_tags(training: Training, result: TrainingResult, runtime: Runtime) ->
         "thano.data_version": weights_digest(result.model_dir),
         "thano.predictions_digest": _predictions_digest(training, result, runtime),
         "thano.max_length": str(result.max_length),
+        "thano.temperature": f"{result.temperature:.4f}",
         **computed_tags(result.rows_train, result.rows_eval, result.device, result.precision, libraries),
     }
 

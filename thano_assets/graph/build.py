@@ -97,7 +97,7 @@ CODE_VERSIONS: dict[NodeKind, str] = {
     NodeKind.MODEL: "1",
     NodeKind.PREDICTION: "1",
     NodeKind.EXPLANATION: "1",
-    NodeKind.EVALUATION: "1",
+    NodeKind.EVALUATION: "2",  # log loss, calibration error and more metrics of regression
     NodeKind.EMBEDDING: "1",
     NodeKind.SEARCH: "1",
     NodeKind.MODEL_VERSION: "1",

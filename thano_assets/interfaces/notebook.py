@@ -160,7 +160,7 @@ class ThanoMagics(Magics):
         if key == "workspace":
             self.close()
             self.workspace = str(Path(value).expanduser()) if value else None
-            print(f"Workspace: {self.session().workspace.root}")
+            print(f"Workspace: {self.session().workspace.create().root}")
         elif key == "api_token":
             print("No token is needed: statements run in this machine's own engine. The token was not kept.")
         else:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from sklearn import metrics as sk
 
 from ..errors import InvalidOption, TrainingDataError, nearest
+from .calibration import calibration_error
 
 REPORTS = ("summary", "classes", "confusion", "roc")
 
@@ -134,6 +135,7 @@ def _summary(true: np.ndarray, proba: np.ndarray) -> pa.Table:
             "F1-Score": sk.f1_score(true, guessed, zero_division=0),
             "Kappa": sk.cohen_kappa_score(true, guessed, labels=[0, 1]),
             "MCC": sk.matthews_corrcoef(true, guessed),
+            "log loss": _log_loss(true, proba),
         }
     else:
         found = scores(true, proba)
@@ -144,6 +146,7 @@ def _summary(true: np.ndarray, proba: np.ndarray) -> pa.Table:
             "macro-F1-Score": found["f1_macro"],
             "log loss": found["loss"],
         }
+    rows["expected calibration error"] = calibration_error(true, proba)
     values = [None if np.isnan(value) else float(value) for value in rows.values()]
     return pa.table({"metric": pa.array(list(rows), pa.string()), "score": pa.array(values, pa.float64())})
 

@@ -11,7 +11,7 @@ from ..errors import InvalidOption
 if TYPE_CHECKING:
     import numpy as np
 
-CODE_VERSION = "3"  # of the trainer: raised when the same rows and settings would give another model
+CODE_VERSION = "4"  # of the trainer: raised when the same rows and settings would give another model
 PRETRAINING_VERSION = (
     "1"  # of the pre-training: raised when the same texts and settings would give another base
 )
@@ -38,6 +38,7 @@ class TrainingSettings:
         baseline: also score TF-IDF with logistic regression on the same hold-out rows.
         split: what is held out: ``'texts'``, with all rows of a text on one side, or ``'rows'``, as in
             versions that do not name it.
+        calibrate: fit a temperature on the held-out rows, see :mod:`.calibration`.
     """
 
     epochs: int = 3
@@ -51,6 +52,7 @@ class TrainingSettings:
     train: str = "full"
     baseline: bool = True
     split: str = "texts"
+    calibrate: bool = True
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, allowed: str) -> None:

@@ -24,6 +24,7 @@ from ..resources.base_models import ResolvedBase
 from ..resources.packaged import new_folder
 from . import device as places
 from .baseline import linear_baseline, majority_accuracy
+from .calibration import at_temperature, fit_temperature, scale_head
 from .checkpoint import Checkpoints, training_identity
 from .encode import Encoded, Encoder, limit
 from .first_token import trained_by_first_token
@@ -63,6 +64,7 @@ class TrainingResult:
         device, precision: where and how it was computed.
         settings: everything resolved: the recipe's values with the user's settings put in.
         library_versions: of the libraries that computed it.
+        temperature: what the logits were divided by, see :mod:`.calibration`; 1 where they were not.
     """
 
     model_dir: Path
@@ -82,6 +84,7 @@ class TrainingResult:
     precision: str
     settings: dict[str, Any]
     library_versions: dict[str, str]
+    temperature: float = 1.0
 
 
 def train(
@@ -287,6 +290,13 @@ class _Training:
         finally:
             model = accelerator.unwrap_model(prepared)
             accelerator.free_memory()
+        temperature = 1.0
+        if judged and output_dir is not None and settings.calibrate:
+            temperature = fit_temperature(judged[-1], self.truth[self.eval_rows])
+            if scale_head(model, temperature):
+                judged[-1] = at_temperature(judged[-1], temperature)
+            else:
+                temperature = 1.0
         metrics, table = self._figures(judged[-1] if judged else None, history)
         baseline, majority = self._baselines() if self.group.leads else (None, None)
         if self.group.leads:
@@ -313,6 +323,7 @@ class _Training:
             | recipe.as_dict()
             | {"max_length": self.encoder.max_length, "trainer_version": CODE_VERSION},
             library_versions={name: importlib.metadata.version(name) for name in _LIBRARIES},
+            temperature=temperature,
         )
 
     # ---------------------------------------------------------------------------------- rows and the model

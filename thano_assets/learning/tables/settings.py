@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-CODE_VERSION = "1"  # of the trainer: raised when the same rows and settings would give another model
+CODE_VERSION = "2"  # of the trainer: raised when the same rows and settings would give another model
 
 
 @dataclass(frozen=True)

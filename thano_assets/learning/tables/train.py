@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ...errors import TrainingDataError
 from ...progress import Progress
+from ..calibration import fit_temperature
 from ..holdout import hold_out
 from . import encoder
 from .learners import LEARNERS, state
@@ -118,7 +119,7 @@ def train(
     found = search(matrix, known, count, settings, progress, on_metrics)
     best = found.best
     model = fitted(matrix, known, count, best.learner, best.params, settings)
-    config = {
+    config: dict[str, Any] = {
         "model_type": "table",
         "task": settings.task,
         "target": target,
@@ -131,6 +132,9 @@ def train(
     whole = TableModel(config, model, encoded.imputer)
     judged = rows.take(held)
     says = whole.predict(judged)
+    if count and (temperature := fit_temperature(says, truth[held])) != 1.0:
+        config["temperature"] = temperature
+        says = whole.predict(judged)
     output_dir.mkdir(parents=True, exist_ok=True)
     whole.save(output_dir)
     sample = judged if len(held) else rows.take(train_rows)
