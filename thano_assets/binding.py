@@ -29,6 +29,7 @@ from thano_assets.errors import (
 from thano_assets.graph import Graph
 from thano_assets.graph.build import Key, check_reads, model_ref, names_read, prebuilt_entry
 from thano_assets.sql.base_names import is_media_model
+from thano_assets.sql.cursor import LONGEST_NAME, file_name_size
 from thano_assets.sql.grammar import MEDIA_REFUSAL, STATEMENT_SPECS
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
@@ -428,7 +429,7 @@ def _check_model_free(
 
 
 def _check_model_name(statement: Statement, name: str, offset: int) -> None:
-    if not _MODEL_NAME.fullmatch(name) or name.startswith("."):
+    if not _MODEL_NAME.fullmatch(name) or name.startswith(".") or file_name_size(name) > LONGEST_NAME:
         raise InvalidOption(
             f"{name!r} cannot be the name of a model.",
             hint="Use letters, digits, '_', '-' and blanks, at most 200 of them.",

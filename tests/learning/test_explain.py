@@ -46,13 +46,11 @@ def test_the_difference_is_that_of_the_log_odds_to_an_empty_text(explainer: Expl
     (found,) = explainer.explain_batches([(["b c"], [2])], 5)
     tokenizer = explainer._encoder.tokenizer
     ids = torch.tensor([tokenizer("b c")["input_ids"]])
-    empty = ids.clone()
-    empty[0, 1:-1] = tokenizer.pad_token_id
+    alone = torch.ones_like(ids)
+    alone[0, 1:-1] = 0  # nobody attends to the words
     odds = []
-    for one in (ids, empty):
-        p = torch.softmax(
-            explainer._model(input_ids=one, attention_mask=torch.ones_like(one)).logits.detach()[0], 0
-        )
+    for mask in (torch.ones_like(ids), alone):
+        p = torch.softmax(explainer._model(input_ids=ids, attention_mask=mask).logits.detach()[0], 0)
         odds.append(float(torch.log(p[2] / (1 - p[2]))))
     assert found[0].difference == pytest.approx(odds[0] - odds[1], abs=0.05)
 
@@ -70,20 +68,20 @@ def test_weights_for_one_of_two_labels_are_those_against_the_other(
 
 
 def test_weights_are_those_of_the_library_over_the_whole_way(explainer: Explainer) -> None:
-    from captum.attr import LayerIntegratedGradients
+    from captum.attr import IntegratedGradients
 
     text, label = "q w e r t y", 2
     model, tokenizer = explainer._model, explainer._encoder.tokenizer
     ids = torch.tensor([tokenizer(text)["input_ids"]])
-    empty = ids.clone()
-    empty[0, 1:-1] = tokenizer.pad_token_id
 
-    def log_odds(tokens: torch.Tensor) -> torch.Tensor:
-        logits = model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).logits
+    def log_odds(shares: torch.Tensor) -> torch.Tensor:
+        whole = torch.cat([torch.ones(len(shares), 1), shares, torch.ones(len(shares), 1)], dim=1)
+        bias = whole.clamp_min(1e-9).log()[:, None, None, :].expand(-1, 1, ids.shape[1], -1)
+        logits = model(input_ids=ids.expand(len(shares), -1), attention_mask=bias).logits
         return logits[:, label] - logits[:, [0, 1]].logsumexp(dim=1)
 
-    method = LayerIntegratedGradients(log_odds, model.get_input_embeddings())
-    told = method.attribute(ids, baselines=empty, n_steps=256).sum(-1)[0, 1:-1]
+    words = torch.ones(1, ids.shape[1] - 2)
+    told = IntegratedGradients(log_odds).attribute(words, baselines=torch.zeros_like(words), n_steps=512)[0]
     found = dict(explained(explainer, [text], [label])[0])
     wanted = dict(zip(text.split(), told.tolist(), strict=True))
     whole = sum(abs(weight) for weight in wanted.values())
@@ -173,6 +171,15 @@ def test_models_of_other_kinds_add_up_too(tmp_path: Path, kind: str) -> None:
         AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder)
     model = Explainer.load(folder)
     (found,) = model.explain_batches([(["good film the plot", "very bad"], [0, 1])], 3)
+    assert all(one.complete and one.words for one in found)
+
+
+def test_models_whose_attention_takes_no_shares_are_explained_by_their_vectors(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert explainer._takes_shares
+    monkeypatch.setattr(explainer, "_takes_shares", False)
+    (found,) = explainer.explain_batches([(TEXTS, [0, 1, 2, 1])], 100)
     assert all(one.complete and one.words for one in found)
 
 

@@ -96,7 +96,7 @@ CODE_VERSIONS: dict[NodeKind, str] = {
     NodeKind.TRAINING_SET: "1",
     NodeKind.MODEL: "1",
     NodeKind.PREDICTION: "1",
-    NodeKind.EXPLANATION: "1",
+    NodeKind.EXPLANATION: "2",  # over shares of attention
     NodeKind.EVALUATION: "2",  # log loss, calibration error and more metrics of regression
     NodeKind.EMBEDDING: "1",
     NodeKind.SEARCH: "1",

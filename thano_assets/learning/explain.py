@@ -1,11 +1,15 @@
-"""Which words moved a prediction: integrated gradients over the embeddings of a text's tokens.
+"""Which words moved a prediction: integrated gradients over how much each token is attended to.
 
-The output that is explained is the log-odds of the label against all others. Its gradient is summed along the
-straight way from an empty text (every token a padding token, special ones as they are) to the text, so the
-weights of all tokens sum up to the difference of the outputs at both ends (Sundararajan et al., "Axiomatic
-Attribution for Deep Networks", 2017). The output changes most on a short stretch somewhere in the middle. So
-the way is cut into stretches, each is checked by that property by itself, and where the weights do not sum
-up the stretch is halved.
+The output that is explained is the log-odds of the label against all others. Each token but the special ones
+has a share, from 0 (no token attends to it, as if it were not there) to 1 (the text as it is), which
+multiplies the attention that it gets in every layer. The gradient by the shares is summed along the straight
+way from 0 to 1, so the weights of all tokens sum up to the difference of the outputs at both ends
+(Sundararajan et al., "Axiomatic Attribution for Deep Networks", 2017). Taking words away is what a share of 0
+does, and weights are judged by that: docs/decisions/captum.md has the figures. Models whose attention takes
+no such shares are explained over the vectors of their tokens, from padding tokens to the text.
+
+The output changes most on a short stretch of the way. So it is cut into stretches, each is checked by that
+property by itself, and where the weights do not sum up the stretch is halved.
 """
 
 from __future__ import annotations
@@ -54,6 +58,7 @@ class _Pass:
 # then once more in float32, so narrowly that the whole does.
 _QUICK = _Pass(tolerance=0.02, least=0.05, depth=4)
 _PRECISE = _Pass(TOLERANCE / STRETCHES / 2, LEAST_TOLERANCE / STRETCHES / 2, depth=8)
+_NO_SHARE = 1e-9  # a share of 0, whose logarithm is a number
 _DECIMALS = 3  # further ones depend on the company that a text has in its batch
 _JOINTS = frozenset("'’-")
 
@@ -80,29 +85,36 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Ways:
-    """Straight ways between vectors of tokens, with what the model is told beside them.
+    """Straight ways between shares, or vectors, of tokens, with what the model is told beside them.
 
     Attributes:
-        start, end: shape (B, T, size).
-        mask: attention mask, shape (B, T).
+        start, end: shape (B, T) or (B, T, size).
+        ids, mask: the tokens and the attention mask, shape (B, T).
         targets: the classes that are explained, shape (B,).
     """
 
     start: torch.Tensor
     end: torch.Tensor
+    ids: torch.Tensor
     mask: torch.Tensor
     targets: torch.Tensor
 
     def at(self, points: Sequence[float]) -> torch.Tensor:
-        """Where each way is at its point, 0 at its start and 1 at its end; shape (B, T, size)."""
-        share = torch.tensor(points, dtype=self.start.dtype, device=self.start.device)[:, None, None]
-        return torch.lerp(self.start, self.end, share)
+        """Where each way is at its point, 0 at its start and 1 at its end; of the shape of both."""
+        part = torch.tensor(points, dtype=self.start.dtype, device=self.start.device)
+        return torch.lerp(self.start, self.end, part.view(-1, *[1] * (self.start.ndim - 1)))
+
+    @property
+    def beside(self) -> tuple[torch.Tensor, ...]:
+        """What the output depends on besides."""
+        return self.ids, self.mask, self.targets
 
 
 class Explainer(Predictor):
     """A classifier that tells what moved it; weights in float32, products as precise as in training."""
 
     _products = _now = "fp32"
+    _takes_shares = False
 
     @classmethod
     def load(cls, model_dir: Path, *, precision: str | None = None) -> Self:
@@ -113,7 +125,22 @@ class Explainer(Predictor):
             found._model.set_attn_implementation("eager")
         found._model.requires_grad_(False)  # what is asked for are gradients of the text
         found._products = places.precision(found._model.device)
+        found._takes_shares = found._probe()
         return found
+
+    def _probe(self) -> bool:
+        """Whether the model's attention takes shares: with all of them 1 it answers as it does without."""
+        ids = torch.tensor([self._encoder.encode(["a b c"]).ids[0].tolist()], device=self._model.device)
+        mask = torch.ones_like(ids)
+        try:
+            with torch.no_grad():
+                plain = self._model(input_ids=ids, attention_mask=mask).logits
+                shared = self._model(
+                    input_ids=ids, attention_mask=_attention(torch.ones(ids.shape), mask)
+                ).logits
+        except (ValueError, RuntimeError, TypeError, IndexError):
+            return False
+        return bool(torch.allclose(plain, shared, atol=1e-3))
 
     def explain_batches(
         self,
@@ -166,7 +193,9 @@ class Explainer(Predictor):
         """Each of the rows with its tokens' weights, float64 of shape (tokens,), and their proper sum."""
         weights = {row: np.zeros(len(encoded.ids[row])) for row in rows}
         outputs: dict[tuple[int, float], float] = {}  # at points of the ways
-        edges = np.linspace(0, 1, STRETCHES + 1).tolist()
+        # Shares count by their ratio: what is attended to a tenth is far from what is not at all.
+        shares = [0.0, *np.geomspace(0.01, 1, STRETCHES).tolist()]
+        edges = shares if self._takes_shares else np.linspace(0, 1, STRETCHES + 1).tolist()
         # Stretches of the ways: row, start, end. A row is done when none of its stretches is open.
         opened = [(row, *ends) for row in rows for ends in itertools.pairwise(edges)]
         for depth in range(how.depth + 1):
@@ -199,15 +228,14 @@ class Explainer(Predictor):
         for batch in self._batches(encoded, sorted(points), 1):
             ways = self._ways(encoded, labels, [row for row, _ in batch])
             with torch.no_grad():
-                found = self._log_odds(ways.at([point for _, point in batch]), ways.mask, ways.targets)
+                found = self._log_odds(ways.at([point for _, point in batch]), *ways.beside)
             outputs.update(zip(batch, found.double().cpu().tolist(), strict=True))
 
     def _attributed(
         self, encoded: Encoded, labels: np.ndarray, stretches: Sequence[tuple[int, float, float]]
     ) -> Iterator[tuple[tuple[int, float, float], np.ndarray]]:
         """Each stretch with its tokens' weights, float64 of shape (tokens,)."""
-        # Over the tokens' vectors, not over the layer that looks them up: captum finds a layer's outputs by
-        # two more passes through the whole model. A stretch of a straight way is a straight way itself.
+        # A stretch of a straight way is a straight way itself.
         method = IntegratedGradients(self._log_odds)
         for batch in self._batches(encoded, stretches, POINTS):
             ways = self._ways(encoded, labels, [row for row, _, _ in batch])
@@ -215,11 +243,12 @@ class Explainer(Predictor):
             weights = method.attribute(
                 ways.at([end for _, _, end in batch]),
                 baselines=ways.at([start for _, start, _ in batch]),
-                additional_forward_args=(ways.mask, ways.targets),
+                additional_forward_args=ways.beside,
                 n_steps=POINTS,
                 internal_batch_size=max(len(batch), room),
             )
-            by_token = weights.detach().sum(dim=-1).double().cpu().numpy()
+            weights = weights.detach() if weights.ndim == 2 else weights.detach().sum(dim=-1)
+            by_token = weights.double().cpu().numpy()
             for stretch, found in zip(batch, by_token, strict=True):
                 yield stretch, found[: len(encoded.ids[stretch[0]])]
 
@@ -241,15 +270,15 @@ class Explainer(Predictor):
         special = np.zeros(tuple(ids.shape), dtype=bool)
         for number, row in enumerate(rows):
             special[number, : len(encoded.ids[row])] = self._encoder.special(len(encoded.ids[row]))
-        empty = torch.where(torch.from_numpy(special).to(place), ids, self._nothing())
+        fixed = torch.from_numpy(special).to(place)
+        targets = torch.from_numpy(labels[list(rows)]).to(place)
+        mask = batch["attention_mask"]
+        if self._takes_shares:
+            return _Ways(fixed.float(), torch.ones_like(fixed, dtype=torch.float32), ids, mask, targets)
+        empty = torch.where(fixed, ids, self._nothing())
         look_up = self._model.get_input_embeddings()
         with torch.no_grad():
-            return _Ways(
-                look_up(empty),
-                look_up(ids),
-                batch["attention_mask"],
-                torch.from_numpy(labels[list(rows)]).to(place),
-            )
+            return _Ways(look_up(empty), look_up(ids), ids, mask, targets)
 
     def _nothing(self) -> int:
         """The token that stands for a missing one: padding, where it has a position like any other."""
@@ -259,16 +288,24 @@ class Explainer(Predictor):
         others = (tokenizer.mask_token_id, tokenizer.unk_token_id)
         return next((token for token in others if token is not None), pad)
 
-    def _log_odds(self, text: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def _log_odds(
+        self, text: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
         """Log-odds (B,) of each row's target class against all others together.
 
         Args:
-            text: vectors of the tokens, shape (B, T, size).
+            text: shares of the tokens, shape (B, T), or their vectors, shape (B, T, size).
+            ids: the tokens, shape (B, T).
             mask: attention mask, shape (B, T).
             targets: the classes, shape (B,).
         """
+        given = (
+            {"input_ids": ids, "attention_mask": _attention(text, mask)}
+            if text.ndim == 2
+            else {"inputs_embeds": text, "attention_mask": mask}
+        )
         with places.autocast(self._model.device, self._now):
-            logits = self._model(inputs_embeds=text, attention_mask=mask).logits.float()
+            logits = self._model(**given).logits.float()
         chosen = torch.nn.functional.one_hot(targets, logits.shape[-1]).bool()
         others = logits.masked_fill(chosen, float("-inf")).logsumexp(dim=-1)
         return logits.gather(1, targets[:, None])[:, 0] - others
@@ -288,6 +325,21 @@ class Explainer(Predictor):
         numbers, offsets = found.word_ids(), found["offset_mapping"]
         kept = [(numbers[place], offsets[place]) for place in encoder.kept(len(offsets))]
         return _joined(text, kept)
+
+
+def _attention(shares: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """What is added to the scores of attention so that tokens get their shares of it.
+
+    Args:
+        shares: of each token, shape (B, T).
+        mask: 0 for padding, shape (B, T).
+
+    Returns:
+        Shape (B, 1, T, T): the same in each row, for whichever token attends.
+    """
+    bias = shares.to(mask.device).clamp_min(_NO_SHARE).log()
+    bias = bias.masked_fill(mask == 0, torch.finfo(bias.dtype).min)
+    return bias[:, None, None, :].expand(-1, 1, mask.shape[1], -1)
 
 
 def _joined(text: str, tokens: list[tuple[int | None, tuple[int, int]]]) -> list[tuple[int, str]]:

@@ -22,6 +22,16 @@ _DEPTH = 60  # of lists in lists
 _CLAUSE_STARTS = frozenset({"USING", "OPTIONS", "AS", "FROM", "ON"})
 
 
+#: Bytes that a name may take in the name of a file: systems allow 255, with what is added to it.
+LONGEST_NAME = 220
+_ESCAPED = frozenset('/\\:*?"<>|%')
+
+
+def file_name_size(name: str) -> int:
+    """Bytes of a name in the name of a file, where some characters are written as three."""
+    return len(name.encode("utf-8", "replace")) + 2 * sum(character in _ESCAPED for character in name)
+
+
 class Common(TypedDict):
     """The fields that every statement has."""
 
@@ -167,6 +177,12 @@ class Cursor:
             raise problem
         if not token.value.strip():
             raise self.problem("A name cannot be empty.", token, hint=f"Expected is {what}.")
+        if (size := file_name_size(token.value)) > LONGEST_NAME:
+            raise self.problem(
+                f"The name {token.value[:30]}… takes {size:,} bytes, and names become those of files.",
+                token,
+                hint=f"Choose one of at most {LONGEST_NAME} bytes; a Korean letter takes three.",
+            )
         self.position += 1
         return token.value, Span(token.start, token.end)
 
