@@ -5,12 +5,12 @@
 The file has a column ``review``; the pre-built model predicts and explains each. Both ways of explaining are
 compared on the same reviews: over shares of attention, and over the vectors of the tokens. Reported are
 
-- sign agreement: of the ten strongest words, how many move the log-odds of the label in the direction of their
-  weight when every occurrence is deleted from the text;
+- sign agreement: of the ten strongest words, how many move the log-odds of the label in the direction of
+  their weight when every occurrence is deleted from the text;
 - strongest against: whether deleting the strongest word against the label raises its log-odds;
-- comprehensiveness: by how much the log-odds fall when the fifth of the words with the highest weights is deleted
-  (higher is better), and sufficiency: by how much they fall when only those are kept (lower is better), after
-  DeYoung et al. 2020, "ERASER: A Benchmark to Evaluate Rationalized NLP Models".
+- comprehensiveness: by how much the log-odds fall when the fifth of the words with the highest weights is
+  deleted (higher is better), and sufficiency: by how much they fall when only those are kept (lower is
+  better), after DeYoung et al. 2020, "ERASER: A Benchmark to Evaluate Rationalized NLP Models".
 """
 
 from __future__ import annotations

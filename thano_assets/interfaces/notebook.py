@@ -20,11 +20,13 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 from IPython.display import DisplayHandle, display
 
-from thano_assets.errors import ThanoError
+from thano_assets.errors import ThanoError, UnknownTable, did_you_mean
 from thano_assets.interfaces.formats import weighted_words, words_text
 from thano_assets.interfaces.render import Meter, RichProgress, duration
 from thano_assets.interfaces.signals import stoppable, was_stopped
 from thano_assets.progress import Progress, Task
+from thano_assets.sql.lexer import PARAMETER, tokenize
+from thano_assets.system import scratch_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,7 @@ _ADDRESS = re.compile(r"\s*(?:wss?|https?)://\S+\s*$", re.IGNORECASE)
 _HELP = """\
 %%thanosql            statements in a cell; the last one's rows come back as a DataFrame
 %thanosql STATEMENT   one line; `df = %thanosql SELECT …` keeps the rows
+COPY t FROM $df       copies the rows of a DataFrame; `%thanosql $text` runs a statement kept in a variable
 name << STATEMENT     keeps the rows in `name` instead of showing them (line or cell)
 %thanosql workspace=PATH   works in another workspace from here on"""
 
@@ -124,7 +127,7 @@ class ThanoMagics(Magics):
         text = rest if cell is None else cell if not rest.strip() else f"{rest}\n{cell}"
         if name is None and cell is not None and not rest.strip():
             name, text = _assignment(text)
-        result = self._run(text)
+        result = self._run(self._with_variables(text))
         frame = None if result is None or result.table is None else result.df()
         if name is not None:
             assert self.shell is not None
@@ -135,6 +138,72 @@ class ThanoMagics(Magics):
             if explained is not None:
                 display(explained, raw=True)
         return frame
+
+    def _with_variables(self, text: str) -> str:
+        """``text`` with what ``$name`` stands for: rows after COPY … FROM, or a whole statement.
+
+        Raises:
+            UnknownTable: there is no variable of that name, or it holds neither rows nor text.
+        """
+        assert self.shell is not None
+        if whole := re.fullmatch(r"\s*\$([^\W\d]\w*)\s*;?\s*", text):
+            value = self._variable(whole[1])
+            if isinstance(value, str):
+                return value
+            raise UnknownTable(
+                f"${whole[1]} is no text of a statement.", hint="COPY table FROM $df copies rows."
+            )
+        parts, position = [], 0
+        before = ""
+        for token in tokenize(text):
+            name = token.text[1:]
+            if token.kind is PARAMETER and before == "FROM" and name and not name.isdigit():
+                parts += [text[position : token.start], _literal(self._given(name))]
+                position = token.end
+            before = token.upper
+        return "".join([*parts, text[position:]]) if parts else text
+
+    def _variable(self, name: str) -> Any:
+        assert self.shell is not None
+        try:
+            return self.shell.user_ns[name]
+        except KeyError:
+            known = [one for one in self.shell.user_ns if not one.startswith("_")]
+            hint = did_you_mean(name, known, "variables")
+            raise UnknownTable(f"There is no variable {name} in the notebook.", hint=hint) from None
+
+    def _given(self, name: str) -> str:
+        """A path for COPY: the text of a variable, or the Parquet file that its rows are put into."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        value = self._variable(name)
+        if isinstance(value, str):
+            return value
+        try:
+            if isinstance(value, pa.Table):
+                table = value
+            elif hasattr(value, "to_arrow"):  # polars
+                table = value.to_arrow()
+            elif hasattr(value, "columns") and hasattr(value, "itertuples"):  # pandas
+                table = pa.Table.from_pandas(value, preserve_index=False)
+            else:
+                raise UnknownTable(
+                    f"${name} is a {type(value).__name__}, and no rows.",
+                    hint="A DataFrame, an Arrow table or the path of a file may stand there.",
+                )
+        except (pa.ArrowException, ValueError) as error:
+            raise UnknownTable(
+                f"${name} cannot become a table: {str(error).splitlines()[0].rstrip('.')}.",
+                hint="Give each column one type of values, and a name of its own.",
+            ) from error
+        workspace = self.session().workspace.create()
+        path = workspace.data / "from_notebook" / f"{name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_file(path.parent) as temporary:
+            pq.write_table(table, temporary)
+            temporary.replace(path)
+        return f"from_notebook/{name}.parquet"
 
     def _run(self, text: str) -> Result | None:
         """Run every statement, telling of each; returns the last result."""
@@ -166,6 +235,11 @@ class ThanoMagics(Magics):
         else:
             print("Noted, and not needed: statements run in this machine's own engine, not at an address.")
         return True
+
+
+def _literal(text: str) -> str:
+    """``text`` as a string of SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _assignment(text: str) -> tuple[str | None, str]:

@@ -190,11 +190,8 @@ def _leading_lines(
     if comments and _is_header(lines[comments[-1]], lines[skip : skip + 1], delimiter):
         skip = comments.pop()  # "#id,label": the names themselves begin with the mark
     if comments:
-        count = len(comments)
-        told = (
-            "1 line that begins with # stands" if count == 1 else f"{count:,} lines that begin with # stand"
-        )
-        notes.append(f"{told} above the header of '{file}' and {'is' if count == 1 else 'are'} left out.")
+        lines_ = "1 line" if len(comments) == 1 else f"{len(comments):,} lines"
+        notes.append(f"'{file}': {lines_} above the header left out, which begin with #.")
     return skip, "".join(lines[skip:]), named
 
 

@@ -153,9 +153,8 @@ def respelled(
     if not count:
         return None
     values = "1 value is" if count == 1 else f"{count:,} values are"
-    return (
-        f"Column {column.name}: {values} spelled otherwise as {column.type}, such as {example} as {stored}."
-    )
+    told = f"{values} spelled otherwise, such as {example} as {stored}"
+    return f"Column {column.name} is {column.type}: {told}."
 
 
 def common_type(first: str, second: str, *, exact: bool) -> str | None:
