@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,33 @@ def test_the_pages_answer_where_they_are_said_to(pages: tuple[object, dict[str, 
     with urllib.request.urlopen(request, timeout=60) as answer:
         entries = json.load(answer)["data"]["workspaceOrError"]["locationEntries"]
     assert entries == [{"name": "thano_assets", "loadStatus": "LOADED"}]
+
+
+def status(address: str, data: bytes | None = None, **headers: str) -> int:
+    request = urllib.request.Request(
+        address, data, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_foreign_pages_and_names_get_nothing(pages: tuple[object, dict[str, object]]) -> None:
+    _, told = pages
+    dagster, mlflow = str(told["dagster"]), str(told["mlflow"])
+    query = b'{"query": "{version}"}'
+    assert status(f"{dagster}/graphql", query, Content_Type="application/json") == 200
+    assert status(f"{dagster}/graphql", query, Content_Type="application/json", Origin=dagster) == 200
+    assert status(f"{dagster}/graphql", query, Content_Type="application/json", Origin="http://a.b") == 403
+    assert status(f"{dagster}/graphql", query, Content_Type="text/plain") == 415
+    assert status(f"{dagster}/graphql?query={{version}}") == 405
+    assert status(f"{dagster}/", Host="evil.example") == 403
+    assert status(f"{dagster}/") == 200
+    assert status(f"{mlflow}/", Host="evil.example") == 403
+    assert status(f"{mlflow}/", Host="10.evil.example") == 403
+    assert status(f"{mlflow}/") == 200
 
 
 def test_a_second_one_says_where_the_first_is(

@@ -124,7 +124,7 @@ def test_versions_and_aliases(registry: Registry, build: Callable[..., ModelVers
     assert (pinned.version, pinned.aliases) == (1, ())
     assert registry.resolve("m", version=4) is None
     assert registry.resolve("m", alias="challenger") is None
-    assert registry.resolve("M") is None
+    assert registry.resolve("M") == registry.resolve("m")  # names go without case
     assert registry.promote("m", 3).aliases == ("champion",)
     assert registry.promote("m", 1, alias="challenger").aliases == ("challenger",)
     by_alias = registry.resolve("m", alias="challenger")
@@ -224,7 +224,7 @@ def test_another_layout_is_asked_through_mlflow(
 def test_a_file_that_is_no_database(workspace: Workspace) -> None:
     registry = Registry(workspace)
     registry.database.write_bytes(b"not SQLite" * 100)
-    with pytest.raises(WorkspaceError, match="MLflow cannot use"):
+    with pytest.raises(WorkspaceError, match=r"mlflow\.db is no SQLite database"):
         registry.models()
 
 

@@ -197,7 +197,10 @@ class QueryReader(Cursor, ABC):
         )
         if writes or (token.upper == "UPDATE" and self.sees_at(index + 2, "SET")):
             raise UnsupportedStatement(
-                f"{token.upper} cannot stand inside a query.", hint=REFUSED_WORDS[token.upper]
+                f"{token.upper} cannot stand inside a query.",
+                hint=REFUSED_WORDS.get(
+                    token.upper, "A query reads; what it gives can be written by -o FILE."
+                ),
             ).at(self.source, token.start, len(token.text))
 
     def _judge(self, query: Query, first: int, end: int, kind: str) -> None:

@@ -19,8 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..calibration import at_temperature
-
 CONFIG, ESTIMATOR = "config.json", "model.skops"
 #: What skops may build besides scikit-learn's and numpy's plain types, which it trusts by itself.
 TRUSTED = (
@@ -99,7 +97,11 @@ class TableModel:
         if not rows.num_rows:
             return np.empty((0, max(1, len(self.classes))))
         found = predicted(self._estimator, self.encoded(rows), len(self.classes))
-        return at_temperature(found, self.config.get("temperature", 1.0)) if self.classes else found
+        temperature = self.config.get("temperature", 1.0)  # fitted on held-out rows, see .calibration
+        if not self.classes or temperature == 1.0:
+            return found
+        powers = found ** (1 / temperature)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
     def encoded(self, rows: pa.Table) -> np.ndarray:
         """What the estimator reads, float32 of shape (N, D)."""

@@ -193,13 +193,13 @@ class OptionSpec:
                     raise InvalidOption(
                         f"Option {self.name} of {statement} gives {name} the type '{type_}', which "
                         "DuckDB does not know.",
-                        hint="Types are VARCHAR, BIGINT, DOUBLE, DECIMAL(10, 2), BOOLEAN, DATE and others.",
+                        hint=f"Allowed is {self.allowed}; types are VARCHAR, BIGINT, DOUBLE and others.",
                     )
             return FrozenMapping({name: type_.strip().upper() for name, type_ in value.items()})
         if isinstance(value, (list, tuple)) and value and all(map(_is_name, value)):
             folded = [name.casefold() for name in value]
             if len(set(folded)) < len(folded):
-                problem.hint = "Each column needs a name of its own."
+                problem.hint = f"Each column needs a name of its own. {problem.hint}"
                 raise problem
             return tuple(value)
         raise problem
