@@ -1,7 +1,6 @@
 """COPY of a large CSV file against DuckDB's own CREATE TABLE AS FROM read_csv on the same file.
 
-    python benchmarks/copy_csv.py                  # files and warehouse: load and both fingerprints
-    python benchmarks/copy_csv.py --via session    # a whole COPY statement with its Dagster run, warm
+    python benchmarks/copy_csv.py
 
 Each side runs in a process of its own that stays warm; the two take turns, and the ratio is taken of each
 pair. Peak memory is that of each side's process.
@@ -28,7 +27,6 @@ from pathlib import Path
 import duckdb
 
 TARGET = 1.2
-SIDES = ("duckdb", "session", "warehouse")
 
 
 def make_csv(path: Path, rows: int, words: int) -> None:
@@ -56,28 +54,6 @@ def duckdb_side(folder: Path, csv: Path) -> Callable[[], int]:
         database.unlink(missing_ok=True)
         with duckdb.connect(str(database)) as connection:
             connection.execute(f"CREATE OR REPLACE TABLE t AS SELECT * FROM read_csv('{csv}')")
-            return connection.execute("SELECT count(*) FROM t").fetchall()[0][0]
-
-    return run
-
-
-def warehouse_side(folder: Path, csv: Path) -> Callable[[], int]:
-    """What a COPY does to files and tables: lock, content hash, load, table fingerprint."""
-    from thano_assets.resources.files import raw_source
-    from thano_assets.resources.warehouse import Warehouse
-    from thano_assets.resources.workspace import Workspace
-
-    workspace = Workspace.open(folder / "workspace")
-    shutil.copy2(csv, workspace.data / csv.name)
-
-    def run() -> int:
-        workspace.warehouse_path.unlink(missing_ok=True)
-        warehouse = Warehouse.of(workspace)
-        source = raw_source(workspace, path=csv.name)
-        source.fingerprint()
-        with warehouse.write() as connection:
-            connection.execute(f"CREATE OR REPLACE TABLE t AS {source.relation(connection)}")
-            warehouse.fingerprint(connection, "t")
             return connection.execute("SELECT count(*) FROM t").fetchall()[0][0]
 
     return run
@@ -113,7 +89,7 @@ def session_side(folder: Path, csv: Path) -> Callable[[], int]:
 
 def serve(side: str, folder: Path, csv: Path) -> None:
     """Run the side once for each line on standard input; answers with a line of JSON each."""
-    run = {"duckdb": duckdb_side, "warehouse": warehouse_side, "session": session_side}[side](folder, csv)
+    run = {"duckdb": duckdb_side, "session": session_side}[side](folder, csv)
     print(json.dumps({"ready": True}), flush=True)
     for _ in sys.stdin:
         begun = time.perf_counter()
@@ -168,7 +144,6 @@ def processor() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--via", choices=SIDES[1:], default="warehouse")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--words", type=int, default=60, help="words in a row's text, on average")
     parser.add_argument("--runs", type=int, default=7, help="pairs that count, after one that does not")
@@ -190,7 +165,7 @@ def main() -> int:
         print(f"{arguments.rows:,} rows, {size:,.0f} MB; {arguments.runs} pairs, taking turns")
         plain, ours = (
             Side("duckdb", folder / "plain", csv),
-            Side(arguments.via, folder / "ours", csv),
+            Side("session", folder / "ours", csv),
         )
         pairs = []
         for number in range(arguments.runs + 1):

@@ -224,6 +224,12 @@ class _Training:
             f"{self.base.describe()}; {len(self.train_rows):,} rows to train on, "
             f"{len(self.eval_rows):,} held out; {self.place}, {self.precision}"
         )
+        if settings.eval_fraction and not len(self.eval_rows):
+            self.progress.warning(
+                f"No row is held out, so the model's accuracy is not known: eval_fraction="
+                f"{settings.eval_fraction:g} of the distinct texts ({len(set(self.texts)):,} in "
+                f"{len(self.texts):,} rows) is none, where each class keeps one to train on."
+            )
         encoded = self._encode()
         model = self._load_model().to(accelerator.device)
         checkpoints = Checkpoints(checkpoint_dir, self._identity())

@@ -41,8 +41,8 @@ class Prebuilt:
     Attributes:
         model_dir: its Hugging Face folder.
         classes: labels in the order of the model's outputs.
-        metrics: accuracy, f1_macro, precision_macro, recall_macro and loss on the full split's test rows, as
-            measured when the model was made.
+        metrics: accuracy, f1_macro, precision_macro, recall_macro, loss and calibration_error on the full
+            split's test rows, as measured when the model was made.
         source: what it is made of, in words.
         max_length: tokens read of a text.
         training_fingerprint: of the rows it was trained on, as :func:`..datasets.rows_fingerprint` gives it.

@@ -134,7 +134,7 @@ def _blank_lines_at_end(file: Path) -> int:
             else:
                 content.seek(max(0, file.stat().st_size - _BACKWARD))
                 end = content.read()
-    except (OSError, EOFError):
+    except OSError:
         return 0
     breaks = end[len(end.rstrip(b"\r\n")) :]
     ends = breaks.count(b"\n") or breaks.count(b"\r")

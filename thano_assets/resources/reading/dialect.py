@@ -157,7 +157,7 @@ def _head(file: Path) -> tuple[str, bool]:
         with bytes_of(file) as content:
             head = content.read(_HEAD)
             whole = not content.read(1)
-    except (OSError, EOFError) as error:
+    except OSError as error:
         reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise DataFileError(
             f"'{file.name}' cannot be read: {reason}.",

@@ -64,7 +64,7 @@ def not_utf8(file: Path) -> DataFileError | None:
                     what = f"line {number:,} has the byte 0x{line[error.start]:02x}"
                     hint = _suggestion(b"".join(rest), line, error.start)
                     return DataFileError(f"'{file.name}' is not UTF-8: {what}.", hint=hint)
-    except (OSError, EOFError):
+    except OSError:
         return None
     return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,18 +25,25 @@ _CHUNK = 1 << 20
 
 @contextmanager
 def bytes_of(file: Path) -> Iterator[IO[bytes]]:
-    """The file's content, decompressed."""
-    if file.suffix.lower() == ".zst":
-        import pyarrow as pa
+    """The file's content, decompressed.
 
-        with pa.CompressedInputStream(pa.OSFile(str(file)), "zstd") as stream:
-            yield cast(IO[bytes], io.BufferedReader(stream, _CHUNK))
-    elif file.suffix.lower() == ".gz":
-        with gzip.open(file, "rb") as unpacked:
-            yield cast(IO[bytes], unpacked)
-    else:
-        with file.open("rb") as content:
-            yield content
+    Raises:
+        OSError: it cannot be read, or what is compressed is damaged.
+    """
+    try:
+        if file.suffix.lower() == ".zst":
+            import pyarrow as pa
+
+            with pa.CompressedInputStream(pa.OSFile(str(file)), "zstd") as stream:
+                yield cast(IO[bytes], io.BufferedReader(stream, _CHUNK))
+        elif file.suffix.lower() == ".gz":
+            with gzip.open(file, "rb") as unpacked:
+                yield cast(IO[bytes], unpacked)
+        else:
+            with file.open("rb") as content:
+                yield content
+    except (zlib.error, EOFError) as error:
+        raise OSError(f"its compressed content is damaged ({error})") from error
 
 
 def has_mixed_line_ends(file: Path) -> bool:
@@ -55,7 +63,7 @@ def has_mixed_line_ends(file: Path) -> bool:
                     kinds.add(b"\n")
                 if chunk.count(b"\r") > pairs:
                     kinds.add(b"\r")
-    except (OSError, EOFError):
+    except OSError:
         return False
     return len(kinds) > 1
 
@@ -110,7 +118,7 @@ def ragged(file: Path, dialect: Dialect) -> DataFileError | None:
             hint='Write a double quote inside a quoted text twice: "". Where quotes are characters like '
             "others, OPTIONS (quote=None) reads them so.",
         )
-    except (OSError, EOFError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError):
         return None
     return None
 
@@ -121,7 +129,7 @@ def physical_line(file: Path, dialect: Dialect, record: int) -> int:
         for number, (line, _) in enumerate(_records(file, dialect), start=dialect.skip + 1):
             if number == record:
                 return line
-    except (csv.Error, OSError, EOFError, UnicodeDecodeError):
+    except (csv.Error, OSError, UnicodeDecodeError):
         return record
     return record
 
@@ -132,6 +140,6 @@ def line_of_value(file: Path, dialect: Dialect, column: int, value: str) -> int 
         for line, record in _records(file, dialect):
             if column < len(record) and record[column][: len(value)] == value:
                 return line
-    except (csv.Error, OSError, EOFError, UnicodeDecodeError):
+    except (csv.Error, OSError, UnicodeDecodeError):
         return None
     return None

@@ -428,7 +428,7 @@ def _has_mark(file: Path) -> bool:
     try:
         with bytes_of(file) as content:
             return content.read(3) == b"\xef\xbb\xbf"
-    except (OSError, EOFError):
+    except OSError:
         return False
 
 
