@@ -321,3 +321,53 @@ def test_stopping_is_one_sentence_and_130(workspace: Path, tmp_path: Path, numbe
     assert child.returncode == 130
     assert said.splitlines()[-1].startswith(f"Stopped in statement 2 of 2 (QUERY, {script}:2).")
     assert "Traceback" not in said
+
+
+# ---------------------------------------------------------------- du, clean, doctor --repair
+
+
+def test_du_tells_each_part(thano: Thano, workspace: Path, reviews: None) -> None:
+    parts = {row["part"]: row for row in json.loads(thano("du", "--format", "json").stdout)}
+    assert parts["tables"]["files"] == 1
+    assert parts["tables"]["mb"] == round((workspace / "warehouse.duckdb").stat().st_size / 1e6, 1)
+    assert "base models" not in parts
+
+
+def test_clean_tells_what_would_go_and_then_removes_it(
+    thano: Thano, tmp_path: Path, reviews: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    left, recent, foreign = (tmp_path / name for name in ("thano-model-a", "thano-model-b", "thano-notes"))
+    for folder in (left, recent, foreign):
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"0" * 2_000_000)
+    os.utime(left, (0, 0))
+    os.utime(foreign, (0, 0))
+    would = thano("clean", "--dry-run")
+    assert would.returncode == 0, would.stderr
+    assert re.search(r"2\.0 MB  .*thano-model-a", would.stdout)
+    assert "would be freed" in would.stdout
+    assert left.exists()
+    done = thano("clean")
+    assert done.returncode == 0, done.stderr
+    assert [folder.exists() for folder in (left, recent, foreign)] == [False, True, True]
+    rows = thano("sql", "SELECT count(*) AS n FROM reviews", "--format", "json").stdout
+    assert json.loads(rows) == [{"n": 2}]
+
+
+def test_a_workspace_in_order_needs_no_repair(thano: Thano, reviews: None) -> None:
+    done = thano("doctor", "--repair")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["sql", "-"], ["run", "-"], ["plan", "-"]])
+def test_standard_input_that_is_not_utf8(workspace: Path, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "thano_assets.interfaces.cli", *arguments],
+        input="SELECT '좋은'".encode("cp949"),
+        env=environment(workspace),
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert b"standard input is not UTF-8 text (byte 8)" in done.stderr

@@ -99,3 +99,52 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 def test_many_rows_are_written_in_batches() -> None:
     table = pa.table({"n": list(range(10_000))})
     assert text_of("csv", table).splitlines() == ["n", *map(str, range(10_000))]
+
+
+class TestWorkbook:
+    """``-o FILE.xlsx`` gives a real workbook."""
+
+    def cells(self, table: pa.Table) -> list[list[object]]:
+        import python_calamine
+
+        out = io.BytesIO()
+        formats.write_xlsx(table, out)
+        sheet = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(out.getvalue()))
+        return sheet.get_sheet_by_index(0).to_python()
+
+    def test_values_come_back(self) -> None:
+        table = pa.table(
+            {
+                "text": ["=1+1", "+5", "-a", "@x", "007", "좋은 영화"],
+                "number": [1, -2, 2**53, 2**53 + 1, None, 0],
+                "day": [dt.date(2024, 2, 29), None, None, None, None, None],
+            }
+        )
+        rows = self.cells(table)
+        assert rows[0] == ["text", "number", "day"]
+        assert [row[0] for row in rows[1:]] == table["text"].to_pylist()
+        assert [row[1] for row in rows[1:]] == [1, -2, 2**53, str(2**53 + 1), "", 0]
+        assert rows[1][2] == dt.date(2024, 2, 29)
+
+    def test_text_that_looks_like_a_formula_is_text(self) -> None:
+        import zipfile
+
+        out = io.BytesIO()
+        formats.write_xlsx(pa.table({"a": ["=HYPERLINK(1)", "+1", "-1", "@a"]}), out)
+        with zipfile.ZipFile(io.BytesIO(out.getvalue())) as archive:
+            assert b"<f>" not in archive.read("xl/worksheets/sheet1.xml")
+            assert b'quotePrefix="1"' in archive.read("xl/styles.xml")
+
+    def test_a_text_longer_than_a_cell_is_refused(self) -> None:
+        from thano_assets.errors import ResultError
+
+        with pytest.raises(ResultError, match="40,000 characters"):
+            formats.write_xlsx(pa.table({"a": ["x" * 40_000]}), io.BytesIO())
+
+
+@pytest.mark.parametrize("name", ["out.xls", "out.data", "out", "out.csv.bak"])
+def test_unknown_endings_are_refused(name: str) -> None:
+    from thano_assets.errors import ResultError
+
+    with pytest.raises(ResultError, match="xlsx"):
+        formats.format_of(name)

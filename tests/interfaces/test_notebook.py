@@ -173,3 +173,18 @@ def test_an_explanation_is_shown_as_coloured_words() -> None:
     assert "220, 38, 38" in shown["text/html"]
     assert explanations_of(pa.table({"a": [[1, 2]]})) is None
     assert explanations_of(table.slice(0, 0)) is not None
+
+
+def test_the_public_clients_name_and_a_dataframe(kernel: Kernel) -> None:
+    assert not [o for o in kernel.run("%load_ext thanosql") if o.output_type == "error"]
+    kernel.run("import pandas as pd\nmine = pd.DataFrame({'word': ['007', '1.10', None], 'n': [1, 2, 3]})")
+    assert not [
+        o
+        for o in kernel.run("%thanosql COPY mine OPTIONS (overwrite=True) FROM $mine")
+        if o.output_type == "error"
+    ]
+    kernel.run("back = %thanosql SELECT * FROM mine ORDER BY n")
+    assert (
+        kernel.run("list(back.word)[:2], list(back.n)")[0].data["text/plain"]
+        == "(['007', '1.10'], [1, 2, 3])"
+    )

@@ -31,3 +31,27 @@ def test_small_data_holds_out_about_the_share() -> None:
 def test_zero_and_impossible_shares_hold_out_nothing() -> None:
     assert len(hold_out(np.array([0, 1] * 10), 0.0, seed=0)[1]) == 0
     assert len(hold_out(np.array([0, 1]), 0.5, seed=0)[1]) == 0
+
+
+def test_copies_of_a_text_stay_on_one_side() -> None:
+    texts = [f"text {number % 50}" for number in range(200)]
+    labels = np.array([number % 2 for number in range(200)])
+    train, held = hold_out(labels, 0.2, seed=42, texts=texts)
+    assert sorted([*train, *held]) == list(range(200))
+    assert len({texts[row] for row in held}) == 10  # a fifth of the distinct texts
+    assert not {texts[row] for row in held} & {texts[row] for row in train}
+
+
+def test_different_texts_split_as_rows_do() -> None:
+    labels = np.array([0, 1, 1] * 40)
+    for fraction in (0.1, 0.33):
+        plain = hold_out(labels, fraction, seed=7)
+        grouped = hold_out(labels, fraction, seed=7, texts=[str(row) for row in range(120)])
+        assert [rows.tolist() for rows in plain] == [rows.tolist() for rows in grouped]
+
+
+def test_a_class_that_stands_only_beside_another_keeps_a_row() -> None:
+    texts, labels = ["both", "both", *(f"t{row}" for row in range(8))], np.array([0, 1] + [0] * 8)
+    for seed in range(20):
+        train, _ = hold_out(labels, 0.5, seed, texts)
+        assert set(labels[train]) == {0, 1}

@@ -38,17 +38,17 @@ class Script:
     @classmethod
     def read(cls, name: str) -> Script:
         """Read a file, or standard input for ``-``; a file that cannot be read is a usage error."""
-        if name == "-":
-            return cls("standard input", sys.stdin.read())
+        called = "standard input" if name == "-" else name
         try:
-            return cls(name, Path(name).read_text(encoding="utf-8-sig"))
+            content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+            return cls(called, content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n"))
         except FileNotFoundError:
             raise click.UsageError(f"there is no file {name}.") from None
         except IsADirectoryError:
             raise click.UsageError(f"{name} is a folder; name the .sql files in it.") from None
         except UnicodeDecodeError as error:
             raise click.UsageError(
-                f"{name} is not UTF-8 text (byte {error.start:,}); save it as UTF-8."
+                f"{called} is not UTF-8 text (byte {error.start:,}); save it as UTF-8."
             ) from None
         except OSError as error:
             raise click.UsageError(f"{name} cannot be read: {error.strerror}.") from None

@@ -148,7 +148,7 @@ def sql(settings: Settings, text: str, format_: str | None, output: str | None, 
         raise click.UsageError(f"{format_} is binary; name a file with -o, or send it on through a pipe.")
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise click.UsageError(f"the folder of {output} does not exist; make it first.")
-    statements = sys.stdin.read() if text == "-" else text
+    statements = Script.read("-").text if text == "-" else text
     terminal = Terminal()
     with stoppable(), open_session(settings, terminal) as session:
         if format_ == "table" and output is None:
