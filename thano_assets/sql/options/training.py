@@ -40,8 +40,8 @@ _MAX_LENGTH = OptionSpec(
 _EVAL_FRACTION = OptionSpec(
     "eval_fraction",
     "number",
-    "Share of the distinct texts that is held out, stratified by label, to measure the model; copies of a text "
-    "stay on one side.",
+    "Share of the distinct texts that is held out, stratified by label, to measure the model; copies of a "
+    "text stay on one side.",
     default=0.1,
     minimum=0,
     below=1,
