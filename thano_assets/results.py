@@ -17,14 +17,17 @@ def counted(number: int, noun: str) -> str:
 
 
 def python_values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
-    """A column as Python values; as DuckDB's text where a date is beyond the year 9999, or infinite."""
+    """A column as Python values; as DuckDB's text where Python has no word for one: see :func:`_beyond`."""
+    if _beyond(column):
+        return list(as_text(column).to_pylist())
     try:
         return list(column.to_pylist())
     except (OverflowError, ValueError):
-        return list(_as_text(column).to_pylist())
+        return list(as_text(column).to_pylist())
 
 
-def _as_text(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
+def as_text(column: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
+    """A column in DuckDB's words."""
     import duckdb
     import pyarrow as pa
 
@@ -43,8 +46,8 @@ def data_frame(table: pa.Table) -> pd.DataFrame:
         for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
     }
     for number, of in enumerate(table.schema):
-        if (pa.types.is_temporal(of.type) or pa.types.is_nested(of.type)) and _beyond(table[number]):
-            table = table.set_column(number, of.name, _as_text(table[number]))
+        if _beyond(table[number]):
+            table = table.set_column(number, of.name, as_text(table[number]))
     frame = table.to_pandas()
     for number, column in enumerate(table.columns):
         if column.type in nullable and column.null_count:
@@ -52,17 +55,32 @@ def data_frame(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _beyond(column: pa.ChunkedArray) -> bool:
-    """Whether Python has no word for a date of the column."""
+def has_interval(type_: pa.DataType) -> bool:
+    """Whether a type is, or has inside, DuckDB's intervals, which neither Python nor Parquet has."""
+    return "month_day_nano_interval" in str(type_)
+
+
+def _beyond(column: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether Python lacks a word for a value: a date beyond the year 9999, 24:00:00, an interval."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    simple = pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)
+    if has_interval(column.type):
+        return True
+    if not pa.types.is_temporal(column.type) and not pa.types.is_nested(column.type):
+        return False
     try:
+        if pa.types.is_time(column.type):
+            nanoseconds = column.cast(pa.time64("ns")).cast(pa.int64()).to_numpy(zero_copy_only=False)
+            return bool(((nanoseconds >= _DAY) | (nanoseconds % 1000 > 0)).any())
+        simple = pa.types.is_date(column.type) or pa.types.is_timestamp(column.type)
         pc.min_max(column).as_py() if simple else column.to_pylist()
     except (OverflowError, ValueError):
         return True
     return False
+
+
+_DAY = 86_400_000_000_000  # nanoseconds
 
 
 @dataclass

@@ -305,7 +305,10 @@ class TestDialects:
         put("a.csv", "a,A,\n1,2,3\n")
         types, _, notes = load("a.csv")
         assert list(types) == ["a", "A_1", "column2"]
-        assert notes == ["Two columns are called A: the second is A_1 in the table."]
+        assert notes == [
+            "Two columns are called A: the second is A_1 in the table.",
+            "Column 3 has no name in the file: it is column2.",
+        ]
 
 
 class TestOptions:
@@ -391,7 +394,7 @@ class TestWorkbooks:
         assert (types, rows) == ({"txt": "VARCHAR", "n": "DOUBLE"}, [("a", 1.0), ("b", None)])
         assert notes == [
             "Sheet first of 'a.xlsx' is read; 1 sheet is left out (sheet='…' chooses): Other.",
-            "1 cell holds an error such as #DIV/0! in 'a.xlsx' (B3): NULL in the table.",
+            "'a.xlsx': 1 cell (B3) holds an error such as #DIV/0!: NULL in the table.",
         ]
         assert load("a.xlsx", sheet="other")[1] == [(1.0,)]
         with pytest.raises(DataFileError, match="has no sheet nope"):
@@ -475,3 +478,248 @@ class TestAppends:
             session.execute("COPY t FROM 'a.csv'")
             result = session.execute("COPY t OPTIONS (if_exists='append') FROM 'b.csv'")
         assert result.warnings == ["The appended file has no column v: NULL in its 1 row."]
+
+    @pytest.mark.parametrize(
+        ("rounds", "type_", "values"),
+        [
+            (("1", "1.5", "x", "2.50"), "VARCHAR", ["1", "1.5", "x", "2.50"]),
+            (
+                ("2024-01-01", "2024-01-01 10:00:00", "soon"),
+                "VARCHAR",
+                ["2024-01-01", "2024-01-01 10:00:00", "soon"],
+            ),
+            (("1", "1.5", "9007199254740993"), "VARCHAR", ["1", "1.5", "9007199254740993"]),
+            (("1", "2.5", "3"), "DOUBLE", ["1.0", "2.5", "3.0"]),
+        ],
+    )
+    def test_it_is_widened_in_each_round(
+        self, workspace: Workspace, put: Callable, rounds: tuple[str, ...], type_: str, values: list[str]
+    ) -> None:
+        with Session(workspace) as session:
+            for number, text in enumerate(rounds):
+                put(f"{number}.csv", f"a\n{text}\n")
+                session.execute(f"COPY t OPTIONS (if_exists='append') FROM '{number}.csv'")
+            rows = (
+                session.execute("SELECT typeof(a) AS type, CAST(a AS VARCHAR) AS a FROM t")
+                .arrow()
+                .to_pylist()
+            )
+            assert [row["a"] for row in rows] == values
+            assert {row["type"] for row in rows} == {type_}
+
+    def test_numbers_of_a_sheet_keep_their_spelling_beside_texts(
+        self, workspace: Workspace, put: Callable
+    ) -> None:
+        make_sheet(workspace.data / "t.xlsx", [["a"], [1], [2.5]])
+        put("t.csv", "a\nx\n")
+        with Session(workspace) as session:
+            session.execute("COPY t FROM 't.xlsx'")
+            session.execute("COPY t OPTIONS (if_exists='append') FROM 't.csv'")
+            assert session.execute("FROM t").arrow()["a"].to_pylist() == ["1", "2.5", "x"]
+
+
+class TestLinesThatAreNoRows:
+    @pytest.mark.parametrize(
+        ("content", "options"),
+        [
+            ('"Title\nmore"\na,b\n1,x\n2,y\n3,z\n', {"skip": 2}),
+            ('"Title\nmore\na,b\n1,x\n2,y\n3,z\n', {"skip": 2}),
+            (b'\xef\xbb\xbf"sep=;"\r\na;b\r\n1;x\r\n2;y\r\n3;z\r\n', {}),
+            (b'\xef\xbb\xbf"sep=;"\na;b\n1;x\n2;y\n3;z\n', {}),
+        ],
+    )
+    def test_quotes_above_the_header_take_no_row_along(
+        self, put: Callable, load: Callable, content: str | bytes, options: dict[str, Any]
+    ) -> None:
+        put("t.csv", content)
+        types, rows, _ = load("t.csv", **options)
+        assert types == {"a": "BIGINT", "b": "VARCHAR"}
+        assert rows == [(1, "x"), (2, "y"), (3, "z")]
+
+    @pytest.mark.parametrize("mark", ["#", "//"])
+    def test_a_comment_begins_its_line(self, put: Callable, load: Callable, mark: str) -> None:
+        put(
+            "t.csv",
+            f'id,text\n1,great {mark}movie\n{mark} a note, with a comma\n2,{mark}1 film\n3,"a\n{mark}b"\n',
+        )
+        _, rows, _ = load("t.csv", comment=mark)
+        assert rows == [(1, f"great {mark}movie"), (2, f"{mark}1 film"), (3, f"a\n{mark}b")]
+
+    def test_comments_of_one_column_are_no_rows(self, put: Callable, load: Callable) -> None:
+        put("t.csv", "text\na\n#no\nb\n")
+        assert load("t.csv", comment="#")[1] == [("a",), ("b",)]
+
+    def test_errors_tell_the_line_of_the_file(self, put: Callable, load: Callable) -> None:
+        put("t.csv", '"Title"\n#note\na,b\n#note\n1,x\n2.5,y\n')
+        with pytest.raises(DataFileError, match="line 6"):
+            load("t.csv", skip=2, comment="#", columns={"a": "INTEGER"})
+
+
+class TestNumbersOfJson:
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            ("12345678901234567890.5", "12345678901234567890.5"),
+            ("0.12345678901234567890", "0.12345678901234567890"),
+            ("1e400", "1e400"),
+            ('{"id": 12345678901234567890123}', '{"id": 12345678901234567890123}'),
+            ("[123456789012345678901234567890, 1]", "[123456789012345678901234567890, 1]"),
+            ('{"x": 18446744073709551615, "y": 0.5}', '{"x": 18446744073709551615, "y": 0.5}'),
+        ],
+    )
+    @pytest.mark.parametrize("lines", [True, False])
+    def test_what_no_type_holds_is_text_as_it_is_written(
+        self, put: Callable, load: Callable, value: str, text: str, lines: bool
+    ) -> None:
+        put("t.jsonl" if lines else "t.json", f'{{"a": {value}}}\n' if lines else f'[{{"a": {value}}}]')
+        types, rows, notes = load("t.jsonl" if lines else "t.json")
+        assert types == {"a": "VARCHAR"}
+        assert rows == [(text,)]
+        assert any("Column a is text" in note for note in notes)
+
+    def test_what_a_type_holds_has_it(self, put: Callable, load: Callable) -> None:
+        put("t.json", '[{"a": {"id": 1234567890123456789, "s": 0.30000000000000004}, "b": 1e20, "c": 0.1}]')
+        types, rows, notes = load("t.json")
+        assert types == {"a": "STRUCT(id BIGINT, s DOUBLE)", "b": "DOUBLE", "c": "DOUBLE"}
+        assert rows == [({"id": 1234567890123456789, "s": 0.30000000000000004}, 1e20, 0.1)]
+        assert notes == []
+
+    def test_all_text_is_as_written(self, put: Callable, load: Callable) -> None:
+        put("t.json", '[{"a": 1.50, "b": {"k": 1e3}, "c": {}, "d": "x", "e": true, "f": null}]')
+        assert load("t.json", all_text=True)[1] == [("1.50", '{"k": 1e3}', "{}", "x", "true", None)]
+
+    def test_several_kinds_keep_their_spelling(self, put: Callable, load: Callable) -> None:
+        put("t.json", '[{"a": 1.50}, {"a": "x"}, {"a": [1.0]}]')
+        assert load("t.json")[1] == [("1.50",), ("x",), ("[1.0]",)]
+
+
+class TestGivenTypes:
+    @pytest.mark.parametrize(
+        ("type_", "value"),
+        [
+            ("INTEGER[]", "[1.5, 2]"),
+            ("STRUCT(x INTEGER)", "{'x': 1.5}"),
+            ("DOUBLE", "9007199254740993"),
+            ("DOUBLE", "1e400"),
+            ("FLOAT", "16777217"),
+            ("TIME", "10:00:00.123456789"),
+            ("TIMESTAMP", "2024-01-01 00:00:00+09"),
+            ("ENUM('x', 'y')", "z"),
+        ],
+    )
+    def test_what_they_would_change_is_refused(
+        self, put: Callable, load: Callable, type_: str, value: str
+    ) -> None:
+        put("t.csv", f'a,b\n"{value}",1\n')
+        with pytest.raises(DataFileError, match=r"line 2: .* in column a is no "):
+            load("t.csv", columns={"a": type_})
+
+    @pytest.mark.parametrize(
+        ("type_", "value", "stored"),
+        [
+            ("DOUBLE[]", "[1, 2.50]", "[1.0, 2.5]"),
+            ("DOUBLE", "1.50", "1.5"),
+            ("DOUBLE", "100000000000000000000", "1e+20"),
+            ("TIMESTAMP", "2024-01-01 10:00", "2024-01-01 10:00:00"),
+            ("TIME", "10:00:00.5", "10:00:00.5"),
+            ("ENUM('x', 'y')", "x", "x"),
+        ],
+    )
+    def test_what_they_hold_is_taken(
+        self, put: Callable, load: Callable, type_: str, value: str, stored: str
+    ) -> None:
+        put("t.csv", f'a,b\n"{value}",1\n')
+        types, rows, _ = load("t.csv", columns={"a": type_})
+        assert duckdb.execute(
+            f"SELECT CAST(CAST(? AS {types['a']}) AS VARCHAR)", [str(rows[0][0])]
+        ).fetchall() == [(stored,)]
+
+    def test_parquet_too(self, workspace: Workspace, load: Callable) -> None:
+        pq.write_table(pa.table({"a": [1.5, 2.0], "b": [3.0, 4.0]}), workspace.data / "t.parquet")
+        types, rows, _ = load("t.parquet", columns={"b": "INTEGER"})
+        assert types == {"a": "DOUBLE", "b": "INTEGER"}
+        assert rows == [(1.5, 3), (2.0, 4)]
+        assert load("t.parquet", all_text=True)[1] == [("1.5", "3.0"), ("2.0", "4.0")]
+        with pytest.raises(DataFileError, match=r"'1\.5' in column a is no INTEGER"):
+            load("t.parquet", columns={"a": "INTEGER"})
+
+    @pytest.mark.parametrize("name", ["t.json", "t.parquet", "t.xlsx", "t.csv"])
+    def test_a_column_that_is_not_there_is_told_for_every_format(
+        self, workspace: Workspace, put: Callable, load: Callable, name: str
+    ) -> None:
+        put("t.json", '[{"a": 1}]')
+        put("t.csv", "a\n1\n")
+        pq.write_table(pa.table({"a": [1]}), workspace.data / "t.parquet")
+        make_sheet(workspace.data / "t.xlsx", [["a"], [1]])
+        with pytest.raises(DataFileError, match="columns gives a type to z"):
+            load(name, columns={"z": "INTEGER"})
+
+
+class TestOtherFiles:
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            (gzip.compress(b"a,b\n1,2\n"), "compressed with gzip"),
+            (b"PK\x03\x04....", "a zip archive or a workbook"),
+            (b"PAR1....", "a Parquet file"),
+            ("a,b\n1,2\n".encode("utf-16-le"), "NUL characters"),
+            (b"caf\xe9,b\n", "not UTF-8: line 1"),
+        ],
+    )
+    def test_what_is_no_text_is_named(self, put: Callable, load: Callable, content: bytes, said: str) -> None:
+        put("t.csv", content)
+        with pytest.raises(DataFileError, match=said):
+            load("t.csv")
+
+    @pytest.mark.parametrize(
+        ("text", "encoding"),
+        [
+            ("글,라벨\n좋아요,1\n나빠요,0\n", "cp949"),
+            ("文,ラベル\nよい,1\n悪い,0\n", "cp932"),
+            ("評論,標籤\n好看,1\n難看,0\n", "big5"),
+        ],
+    )
+    def test_a_short_file_of_east_asia(self, put: Callable, load: Callable, text: str, encoding: str) -> None:
+        put("t.csv", text.encode(encoding))
+        with pytest.raises(DataFileError) as caught:
+            load("t.csv")
+        assert f"encoding='{encoding}'" in str(caught.value.hint)
+        assert repr(text.split()[0]) in str(caught.value.hint)
+
+    def test_names_that_change_are_said(self, put: Callable, load: Callable) -> None:
+        put("t.csv", "a,, c\n1,2,3\n")
+        types, _, notes = load("t.csv")
+        assert list(types) == ["a", "column1", "c"]
+        assert len(notes) == 2
+
+    def test_a_value_among_numbers_is_named(self, put: Callable, load: Callable) -> None:
+        put("t.csv", "id\n" + "\n".join(map(str, range(LATE))) + "\nx\n")
+        assert any("because 'x' is not a number" in note for note in load("t.csv")[2])
+
+
+class TestCellsWithoutTheirOwnWords:
+    def test_days_and_moments_are_moments(self, workspace: Workspace, load: Callable) -> None:
+        import datetime as dt
+
+        make_sheet(
+            workspace.data / "t.xlsx", [["d"], [dt.datetime(2024, 1, 1)], [dt.datetime(2024, 1, 1, 10, 30)]]
+        )
+        types, rows, _ = load("t.xlsx")
+        assert types == {"d": "TIMESTAMP"}
+        assert rows == [(dt.datetime(2024, 1, 1),), (dt.datetime(2024, 1, 1, 10, 30),)]
+
+    def test_formulas_that_nobody_computed_are_counted(self, workspace: Workspace, load: Callable) -> None:
+        path = workspace.data / "t.xlsx"
+        with xlsxwriter.Workbook(path) as book:
+            sheet = book.add_worksheet()
+            sheet.write_row(0, 0, ["a", "b"])
+            sheet.write_row(1, 0, [1])
+            sheet.write_formula(1, 1, "=A2+1", None, "")
+            sheet.write_formula(2, 1, "=A2+1", None, 2)
+        _, rows, notes = load("t.xlsx")
+        assert [row[1] for row in rows] == [None, 2]
+        assert any("1 cell (B2) has a formula" in note for note in notes)
+
+    def test_long_whole_numbers_keep_their_digits_as_text(self, workspace: Workspace, load: Callable) -> None:
+        make_sheet(workspace.data / "t.xlsx", [["n"], [1234567890123456], ["x"]])
+        assert load("t.xlsx")[1] == [("1234567890123456",), ("x",)]

@@ -140,7 +140,10 @@ def test_nothing_is_half_done_after_a_kill(prepared: Workspace) -> None:
             os.kill(child.pid, signal.SIGKILL)
         child.join(60)
         if said not in ("", "done"):
-            assert "There is no" in said or "not expected" in said, (text, said)  # what was to be deleted was gone already
+            assert "There is no" in said or "not expected" in said, (
+                text,
+                said,
+            )  # what was to be deleted was gone already
         killed += 1
         with Session(prepared) as session:
             session.execute("CREATE OR REPLACE TABLE scratch AS SELECT 1 AS a")

@@ -129,7 +129,9 @@ def _copy(
     import duckdb
 
     try:
-        with source.relation(connection, widened) as relation:
+        # What is appended is fitted below; only text must be known before, for the sake of its spelling.
+        known = {name: type_ for name, type_ in widened.items() if not append or type_ == "VARCHAR"}
+        with source.relation(connection, known) as relation:
             if append:
                 target = f"temp.{quote(table)}" if temporary else quote(table)
                 _fit(connection, target, table, relation, loaded)
@@ -174,6 +176,8 @@ def _fit(
                 f"and there {ours.type}.",
                 hint="Appended rows need the same columns; OPTIONS (if_exists='replace') starts anew.",
             )
+        if wider == ours.type and wider != "VARCHAR":
+            continue
         reason = f"Column {ours.name} is {ours.type} and then {column.type}: as {wider} it holds both."
         raise _Widened(ours.name, wider, reason)
     if present:

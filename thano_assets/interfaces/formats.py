@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from thano_assets.errors import ResultError
-from thano_assets.results import python_values
+from thano_assets.results import as_text, has_interval, python_values
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,14 +41,25 @@ _BATCH_ROWS = 4096
 _SHEET_ROWS, _SHEET_COLUMNS, _CELL_CHARACTERS = 1_048_576, 16_384, 32_767
 
 
+#: What JSON has no number for, in the words of JavaScript and of DuckDB's JSON.
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+
+
+def _number(value: decimal.Decimal) -> int | float | str:
+    """A decimal as a JSON number that has its value, or as text where readers would round it."""
+    if value == value.to_integral_value():
+        return int(value)
+    return float(value) if decimal.Decimal(repr(float(value))) == value else str(value)
+
+
 def plain(value: Any) -> Any:
     """``value`` as Arrow gives it, in words that JSON has (maps become objects, dates ISO text)."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) else _NOT_FINITE[str(value)]
     if isinstance(value, decimal.Decimal):
-        return float(value) if value.is_finite() else None
+        return _number(value)
     if isinstance(value, (dt.datetime, dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, dt.timedelta):
@@ -143,9 +154,12 @@ def write_markdown(table: pa.Table, out: IO[str]) -> None:
 
 
 def write_parquet(table: pa.Table, out: IO[bytes]) -> None:
-    """One Parquet file with the result's own types, Zstandard-compressed."""
+    """One Parquet file with the result's own types, Zstandard-compressed; intervals are text."""
     import pyarrow.parquet as pq
 
+    for number, field in enumerate(table.schema):
+        if has_interval(field.type):
+            table = table.set_column(number, field.name, as_text(table[number]))
     pq.write_table(table, out, compression="zstd")
 
 

@@ -184,16 +184,7 @@ def typed(
 
     Returns:
         A query, its columns, and what a person should know of the types.
-
-    Raises:
-        DataFileError: a type is chosen for a column that is not there.
     """
-    unknown = [name for name in options.types if name.casefold() not in {one.casefold() for one in names}]
-    if unknown:
-        raise DataFileError(
-            f"columns gives a type to {unknown[0]}, and the file has no such column.",
-            hint=f"Its columns are {_list(list(names))}.",
-        )
     columns = []
     for name in names:
         type_ = "VARCHAR" if options.all_text else options.type_of(name)

@@ -13,9 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import DataFileError
+from .encoding import not_utf8
 from .faults import bytes_of
 from .options import ReadOptions
 
+#: How files begin that are none of text, whatever their names say.
+_NO_TEXT = {
+    b"\x1f\x8b": "compressed with gzip (.gz)",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard (.zst)",
+    b"PK\x03\x04": "a zip archive or a workbook (.xlsx)",
+    b"PAR1": "a Parquet file (.parquet)",
+}
 DELIMITERS = ",\t;|"
 _HEAD = 1 << 20  # bytes of a file that are looked at
 _RECORDS = 200  # rows among them
@@ -81,6 +89,11 @@ def detect(file: Path, format: str, options: ReadOptions) -> Dialect:
     records = parsed(rest, delimiter, quote, options, whole)
     if not records:
         raise DataFileError(f"'{file.name}' has no rows.", hint="It needs at least a line of column names.")
+    if any("\0" in cell for cell in records[0]):
+        raise DataFileError(
+            f"'{file.name}' has NUL characters in its first row.",
+            hint="Where it is UTF-16 without a byte order mark, OPTIONS (encoding='utf-16-le') reads it.",
+        )
     header = has_header(records) if options.header is None else options.header
     names = unique_names(records[0] if header else [""] * len(records[0]), notes)
     if not header and options.header is None:
@@ -136,6 +149,10 @@ def unique_names(cells: Sequence[str], notes: list[str]) -> tuple[str, ...]:
     names = []
     for number, cell in enumerate(cells):
         wanted = cell.strip() or f"column{number}"
+        if not cell.strip() and any(map(str.strip, cells)):
+            notes.append(f"Column {number + 1} has no name in the file: it is {wanted}.")
+        elif cell != wanted and cell.strip():
+            notes.append(f"The name {cell!r} is {wanted} in the table, without blanks around it.")
         name, again = wanted, 0
         while name.casefold() in taken:
             again += 1
@@ -163,10 +180,20 @@ def _head(file: Path) -> tuple[str, bool]:
             f"'{file.name}' cannot be read: {reason}.",
             hint="Check that the file is whole and what its name says.",
         ) from error
-    text = head.decode("utf-8-sig", errors="replace")
-    if not whole and "\n" in text:
-        text = text[: text.rindex("\n") + 1]
-    return text, whole
+    for mark, what in _NO_TEXT.items():
+        if head.startswith(mark):
+            raise DataFileError(
+                f"'{file.name}' is {what}, not text.", hint="Give it the ending of what it is."
+            )
+    if not whole and b"\n" in head:
+        head = head[: head.rindex(b"\n") + 1]
+    try:
+        return head.decode("utf-8-sig"), whole
+    except UnicodeDecodeError as error:
+        found = not_utf8(file)
+        if found is not None:
+            raise found from error
+        return head.decode("utf-8-sig", errors="replace"), whole  # a character that the piece's end cuts
 
 
 def _leading_lines(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 
 from ...errors import DataFileError
@@ -19,6 +20,14 @@ _USUAL = {
     "macroman": "mac_roman",
     **{f"windows-{page}": f"cp{page}" for page in (1250, 1251, 1252, 1253, 1254, 1255, 1256, 1257, 1258)},
     **{f"cp{page}": f"cp{page}" for page in (874, 1251, 1252)},
+}
+_FEW_BYTES = 60  # beyond ASCII: so few tell chardet little
+#: Encodings of two bytes a character, with the script that shows that one may be right, the rarest first.
+_SCRIPTS = {
+    "cp932": "[\u3041-\u30fe]",
+    "cp949": "^[\\x00-\\x7f\uac00-\ud7a3]*$",
+    "big5": "[\u4e00-\u9fff]",
+    "gb18030": "[\u4e00-\u9fff]",
 }
 #: Tried where a few bytes are all that tells: both read nearly every byte, so a person has to choose.
 _WESTERN = ("cp1252", "mac_roman")
@@ -78,18 +87,44 @@ def _suggestion(sample: bytes, line: bytes, place: int) -> str:
         name = _USUAL.get((guess["encoding"] or "").lower())
         if name is not None:
             found[name] = max(found.get(name, 0.0), guess["confidence"])
+    few = sum(byte >= 0x80 for byte in sample) < _FEW_BYTES
+    if few and (eastern := _eastern(sample)):
+        return _told(line, place, eastern + [name for name in found if found[name] >= _LIKELY])
     likely = [name for name, confidence in found.items() if confidence >= _LIKELY]
     others = [name for name, confidence in found.items() if confidence >= _LIKELY / 4]
     names = likely[:1] or [*_WESTERN, *(name for name in others if name not in _WESTERN)]
+    return _told(line, place, names)
+
+
+def _eastern(sample: bytes) -> list[str]:
+    """Encodings of two bytes a character that give words in their own script, the surest first.
+
+    Where Western words are read in these, a character mostly stands alone beside Latin letters.
+    """
+    read: list[str] = []
+    for name, script in _SCRIPTS.items():
+        try:
+            text = sample.decode(name)
+        except UnicodeDecodeError:
+            continue
+        words = re.findall(r"[^\x00-\x7f]+", text)
+        alone = sum(len(word) == 1 for word in words) > len(words) / 2
+        if words and not alone and not re.search(r"[a-zA-Z][^\x00-\x7f]", text) and re.search(script, text):
+            read.append(name)
+    return read
+
+
+def _told(line: bytes, place: int, names: list[str]) -> str:
+    """How a line reads in some encodings, and the advice."""
     readings: dict[str, str] = {}
     for name in names:
         shown = _decoded(line, name, place)
         if shown is not None and shown not in readings.values():
             readings[name] = shown
-    told = "; ".join(f"as {name} the line reads {shown!r}" for name, shown in list(readings.items())[:3])
+    told = "; ".join(f"as {name} the line reads {shown!r}" for name, shown in list(readings.items())[:4])
     if not told:
         return "Give the encoding that it was saved in by OPTIONS (encoding='…'), or save it as UTF-8."
-    return f"{told[0].upper()}{told[1:]}. {_advice(list(readings)[:3])}"
+    return f"{told[0].upper()}{told[1:]}. {_advice(list(readings)[:4])}"
 
 
 def _decoded(line: bytes, encoding: str, place: int) -> str | None:

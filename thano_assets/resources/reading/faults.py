@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,70 @@ def has_mixed_line_ends(file: Path) -> bool:
     except OSError:
         return False
     return len(kinds) > 1
+
+
+def has_quote_above(file: Path, dialect: Dialect) -> bool:
+    """Whether a line above the header has a quote."""
+    with bytes_of(file) as content:
+        return any('"' in line for line in itertools.islice(_text_lines(content), dialect.skip))
+
+
+def write_rows_alone(file: Path, dialect: Dialect, copy: Path) -> None:
+    """Copy a delimited file with blank lines above its header, so that lines keep their numbers.
+
+    Lines that begin with the mark of a comment are blank too, or left out where a blank line would be a row.
+    A mark inside a quoted text is the text's.
+    """
+    quoted = False
+    with (
+        bytes_of(file) as content,
+        copy.open("w", encoding="utf-8", errors="surrogateescape", newline="") as out,
+    ):
+        for number, line in enumerate(_text_lines(content)):
+            end = line[len(line.rstrip("\r\n")) :]
+            if number < dialect.skip:
+                out.write(end)
+            elif dialect.comment and not quoted and line.startswith(dialect.comment):
+                out.write(end if len(dialect.columns) > 1 else "")
+            else:
+                quoted = _ends_quoted(line, dialect, quoted)
+                out.write(line)
+
+
+def _text_lines(content: IO[bytes]) -> Iterator[str]:
+    """Lines with their ends, whichever these are; bytes that are not UTF-8 are kept as they are."""
+    return iter(io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline=""))
+
+
+def _ends_quoted(line: str, dialect: Dialect, quoted: bool) -> bool:
+    """Whether a line ends inside a quoted value; ``quoted`` says whether it begins in one."""
+    quote, escape, delimiter = dialect.quote, dialect.escape, dialect.delimiter
+    if not quote or (quote not in line and not quoted):
+        return False
+    place = 0
+    while True:
+        if not quoted:
+            if line.startswith(quote, place):
+                quoted, place = True, place + len(quote)
+            else:
+                place = line.find(delimiter, place)
+                if place < 0:
+                    return False
+                place += len(delimiter)
+            continue
+        if place >= len(line):
+            return True
+        if escape != quote and escape and line.startswith(escape, place):
+            place += len(escape) + 1
+        elif line.startswith(quote * 2, place) and escape == quote:
+            place += 2 * len(quote)
+        elif line.startswith(quote, place):
+            place = line.find(delimiter, place)
+            if place < 0:
+                return False
+            quoted, place = False, place + len(delimiter)
+        else:
+            place += 1
 
 
 def _records(file: Path, dialect: Dialect) -> Iterator[tuple[int, list[str]]]:

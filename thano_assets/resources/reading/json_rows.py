@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ...errors import DataFileError
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 _NUMBERS = ("UBIGINT", "BIGINT", "HUGEINT", "DOUBLE")
 _LARGEST_OBJECT = 1 << 24  # bytes; DuckDB's own default
+_TOO_LONG, _MIXED = "it has numbers of more digits than fit", "its values are of several kinds"
+_FLAGGED = 2_000  # rows whose numbers are looked at one by one, to know the columns they are in
+_TEXT = r'"(?:[^"\\]|\\.)*"'  # a string of JSON
+_LONG = "[0-9.]{17,}|[0-9][eE][+-]?[0-9]{3}"  # numbers that a DOUBLE may not hold
+_INT64, _INT128 = 2**63, 2**127
 
 
 def typed(
@@ -27,6 +34,7 @@ def typed(
     *,
     name: str,
     widened: Mapping[str, str],
+    as_written: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, list[str], list[str]]:
     """The rows of JSON files, every value looked at before a type is chosen.
 
@@ -37,12 +45,14 @@ def typed(
         options: types that a person chose.
         name: what to call the files in an error.
         widened: types that columns need besides; names in lower case.
+        as_written: columns of which the files hold each value as the text that it was written as, and why.
 
     Returns:
         A query, the names of its columns, and what a person should know of the types.
 
     Raises:
         DataFileError: there are no objects in it, or two keys are one name to SQL.
+        Respelled: numbers in it would be changed, or their spelling would where that was asked for.
     """
     shape = "newline_delimited" if format == "jsonl" else "auto"
     size = options.max_line_size or _LARGEST_OBJECT
@@ -58,6 +68,17 @@ def typed(
             hint='Rows are objects: [{"review": "Great!", "label": 1}], or one object a line.',
         )
     _check_keys(name, structure)
+    spelled = {}
+    for key, value in structure.items():
+        asked = options.all_text or "VARCHAR" in (options.type_of(key), widened.get(key.casefold()))
+        mixed = value == "JSON" and options.type_of(key) is None
+        if (asked or mixed) and key not in as_written and _respelled_by_duckdb(value):
+            spelled[key] = "" if asked else _MIXED
+    if not spelled:
+        rounded = _rounded(connection, listed, settings, structure) - as_written.keys()
+        spelled = dict.fromkeys(rounded, _TOO_LONG)
+    if spelled:
+        raise Respelled({**as_written, **spelled})
     kinds = {key: _kind(value) for key, value in structure.items()}
     read = f"read_json({listed}, {settings}, columns = {{{_columns(kinds)}}})"
     chosen = {
@@ -68,15 +89,14 @@ def typed(
     }
     numbers = [key for key, value in structure.items() if value in _NUMBERS and chosen[key] is None]
     types = _number_types(connection, read, {key: structure[key] for key in numbers})
-    notes: list[str] = []
+    notes = [
+        f"Column {key} is text: {why}."
+        for key, why in as_written.items()
+        if why and options.type_of(key) is None
+    ]
     for key, kind in kinds.items():
         if chosen[key] is None and kind == "JSON" and types.get(key, "VARCHAR") == "VARCHAR":
-            why = (
-                "it has numbers of more digits than fit"
-                if key in types
-                else "its values are of several kinds"
-            )
-            notes.append(f"Column {key} is text: {why}.")
+            notes.append(f"Column {key} is text: {_TOO_LONG if key in types else _MIXED}.")
     expressions = [
         _expression(number, key, kind, chosen[key], types.get(key))
         for number, (key, kind) in enumerate(kinds.items())
@@ -84,7 +104,132 @@ def typed(
     return f"SELECT {', '.join(expressions)} FROM {read}", list(kinds), notes
 
 
+class Respelled(Exception):  # noqa: N818 - a second try, not an error that is told
+    """Columns whose values must be read as they are written, and why; DuckDB's reader spells numbers anew."""
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        super().__init__(", ".join(columns))
+        self.columns = columns
+
+
+def _respelled_by_duckdb(structure: Any) -> bool:
+    return isinstance(structure, (dict, list)) or structure in (*_NUMBERS, "JSON")
+
+
+def _inside(structure: Any, *kinds: str) -> bool:
+    """Whether a structure has a value of one of the kinds at any depth."""
+    if isinstance(structure, (dict, list)):
+        return any(
+            _inside(one, *kinds) for one in (structure.values() if isinstance(structure, dict) else structure)
+        )
+    return structure in kinds
+
+
+def _rounded(
+    connection: duckdb.DuckDBPyConnection, listed: str, settings: str, structure: dict[str, Any]
+) -> set[str]:
+    """Columns with numbers that would be others in the types of ``structure``."""
+    nested = [key for key, value in structure.items() if isinstance(value, (dict, list))]
+    long_integers = any(_inside(structure[key], "DOUBLE", "UBIGINT", "HUGEINT") for key in nested)
+    if not long_integers and not _inside(structure, "DOUBLE"):
+        return set()
+    raw = f"regexp_replace(CAST(json AS VARCHAR), {literal(_TEXT)}, '', 'g')"
+    own = f"regexp_replace(CAST(json -> '$' AS VARCHAR), {literal(_TEXT)}, '', 'g')"
+    tests = [f"{lossless.digits(raw)} <> {lossless.digits(own)}"]
+    if long_integers:
+        tests.append(f"regexp_matches({raw}, '[0-9]{{17,}}')")
+    rows = connection.execute(
+        f"SELECT CAST(json AS VARCHAR) FROM read_json_objects({listed}, {settings}) "
+        f"WHERE regexp_matches({raw}, '{_LONG}') AND ({' OR '.join(tests)}) LIMIT {_FLAGGED}"
+    ).fetchall()
+    found: set[str] = set()
+    for (row,) in rows:
+        for key, value in _as_written(row).items():
+            if key not in found and not _kept(value, structure.get(key)):
+                found.add(key)
+    return found
+
+
+class _Number(str):
+    """A number as it is written."""
+
+
+def _as_written(text: str) -> Any:
+    return json.loads(text, parse_float=_Number, parse_int=_Number)
+
+
+def _kept(value: Any, structure: Any) -> bool:
+    """Whether the types of a structure hold a value's numbers as they are."""
+    if isinstance(value, dict):
+        return not isinstance(structure, dict) or all(
+            _kept(one, structure.get(key)) for key, one in value.items()
+        )
+    if isinstance(value, list):
+        return not isinstance(structure, list) or all(_kept(one, structure[0]) for one in value)
+    if not isinstance(value, _Number):
+        return True
+    if structure in ("BIGINT", "UBIGINT", "HUGEINT"):
+        most = _INT128 if structure == "HUGEINT" else _INT64
+        return len(value) < 40 and -most <= int(value) < most
+    return structure != "DOUBLE" or _significant(value) == _significant(repr(float(value)))
+
+
+def _significant(number: str) -> str:
+    return re.split("[eE]", number)[0].lstrip("-").replace(".", "").strip("0")
+
+
+def write_as_written(file: Path, columns: Collection[str], copy: Path) -> None:
+    """Copy the objects of a JSON file, one a line, with the values of some columns as texts.
+
+    Args:
+        file: UTF-8.
+        columns: each value of these becomes the text that it is written as; null stays null.
+        copy: is written.
+    """
+    with copy.open("w", encoding="utf-8") as out:
+        for row in _objects(file):
+            for key in columns:
+                value = row.get(key)
+                if value is not None and (isinstance(value, _Number) or not isinstance(value, str)):
+                    row[key] = _written(value)
+            out.write(_written(row) + "\n")
+
+
+def _objects(file: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file: in a list, or one after another."""
+    text = file.read_text(encoding="utf-8-sig")
+    decoder = json.JSONDecoder(parse_float=_Number, parse_int=_Number)
+    place = 0
+    while place < len(text):
+        if text[place].isspace() or text[place] in ",[]":
+            place += 1  # between objects; the file was read by DuckDB already, so its form is right
+            continue
+        value, place = decoder.raw_decode(text, place)
+        yield value
+
+
+def _written(value: Any) -> str:
+    """JSON of a value with its numbers as they were written."""
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, dict):
+        return (
+            "{"
+            + ", ".join(
+                f"{json.dumps(key, ensure_ascii=False)}: {_written(one)}" for key, one in value.items()
+            )
+            + "}"
+        )
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_written, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _check_keys(name: str, structure: dict[str, Any]) -> None:
+    if "" in structure:
+        raise DataFileError(
+            f'{name} has a key without a name ("").', hint="Give it a name: it becomes a column."
+        )
     seen: dict[str, str] = {}
     for key in structure:
         other = seen.setdefault(key.casefold(), key)
@@ -102,7 +247,7 @@ def _columns(kinds: Mapping[str, str]) -> str:
 def _kind(structure: Any) -> str:
     """The DuckDB type to read a value as: numbers and values of several kinds as JSON, to be looked at."""
     if isinstance(structure, dict):
-        if not structure:
+        if not structure or "" in structure:
             return "JSON"
         if len({key.casefold() for key in structure}) < len(structure):
             return "JSON"  # no STRUCT has both
@@ -123,7 +268,9 @@ def _expression(number: int, key: str, kind: str, chosen: str | None, number_typ
     """SQL of a column's value in the type that was chosen or found for it."""
     column = quote(key)
     if kind not in ("JSON", "VARCHAR", "BOOLEAN"):
-        return f"CAST({column} AS {chosen}) AS {column}" if chosen else column
+        if chosen is None:
+            return column
+        return lossless.given(key, chosen).expression(number, text=f"CAST({column} AS VARCHAR)")
     text = f"({column} ->> '$')" if kind == "JSON" else f"CAST({column} AS VARCHAR)"
     if chosen is not None and chosen.upper() != "VARCHAR":
         return lossless.given(key, chosen).expression(number, text=text)
@@ -155,6 +302,5 @@ def _changes(text: str, structure: str) -> str:
     """SQL that is true where a number would be another one as BIGINT, or as DOUBLE for such a structure."""
     if structure != "DOUBLE":
         return f"{text} IS NOT NULL AND TRY_CAST({text} AS BIGINT) IS NULL"
-    long = f"length({text}) > 15 AND regexp_full_match({text}, '-?[0-9]{{16,}}')"
-    stored = f"TRY_CAST(TRY_CAST({text} AS DOUBLE) AS DECIMAL(38, 0))"
-    return f"{long} AND {stored} IS DISTINCT FROM TRY_CAST({text} AS DECIMAL(38, 0))"
+    stored = f"CAST(TRY_CAST({text} AS DOUBLE) AS VARCHAR)"
+    return f"{text} IS NOT NULL AND {lossless.digits(text)} <> {lossless.digits(stored)}"

@@ -25,6 +25,7 @@ SAMPLE_ROWS = 20_480
 _MARK = "\x1f"
 _REFUSED = re.compile(f"{_MARK}thano{_MARK}(\\d+){_MARK}(.*?){_MARK}", re.DOTALL)
 _EXACT_DIGITS = 15  # significant digits that a DOUBLE always gives back
+_FLOAT_DIGITS = 6  # and those that a FLOAT does
 
 _INTEGER = "-?(0|[1-9][0-9]{0,14})"
 _DECIMAL = r"-?(0|[1-9][0-9]*)\.[0-9]+"
@@ -135,7 +136,7 @@ def infer(
 
 def given(name: str, type_: str, decimal: str = ".") -> TextColumn:
     """A column whose type a person chose: each value must be equal to its text, however that is spelled."""
-    return TextColumn(name, type_, _given_test(type_.upper(), decimal), given=True)
+    return TextColumn(name, type_, _given_test(type_, decimal), given=True)
 
 
 def respelled(
@@ -217,7 +218,7 @@ def _measures(x: str, decimal: str) -> dict[str, str]:
         "example": f"min({x}) FILTER ({plain} AND NOT {canonical})",
         "least scale": f"min({scale}) FILTER ({plain})",
         "most scale": f"max({scale}) FILTER ({plain})",
-        "other": f"min({x}) FILTER ({x} <> '' AND NOT {number})",
+        "other": f"min({x}) FILTER ({x} <> '' AND {number} IS NOT TRUE)",
         "true": f"count(*) FILTER ({x} IN ('true', 'false'))",
         "date": f"count(*) FILTER ({date})",
         "stamp": f"count(*) FILTER ({stamp} OR {_round_trip(x, 'TIMESTAMP')})",
@@ -324,20 +325,41 @@ def _text_note(name: str, why: str, type_: str) -> str:
 
 
 def _given_test(type_: str, decimal: str) -> str:
+    """SQL that is true of texts, with ``{x}`` for one, that a chosen type holds without loss."""
     n = _number_text("{x}", decimal)
-    plain = type_.split("(")[0].strip()
+    plain = type_.upper().split("(")[0].strip()
+    stored = f"CAST(TRY_CAST({{x}} AS {type_}) AS VARCHAR)"
+    if "[" in type_ or plain in ("STRUCT", "MAP", "UNION"):
+        return f"({digits('{x}')} = {digits(stored)})"
     if plain in _INTEGER_TYPES:
         form = "\\s*[+-]?[0-9]+(\\.0*)?\\s*"
         return f"(TRY_CAST({n} AS {type_}) IS NOT NULL AND regexp_full_match({n}, '{form}'))"
     if plain in ("DECIMAL", "NUMERIC"):
-        digits = re.search(r"\(\s*\d+\s*,\s*(\d+)\s*\)", type_)
-        scale = int(digits[1]) if digits else 0 if "(" in type_ else 3
+        given_scale = re.search(r"\(\s*\d+\s*,\s*(\d+)\s*\)", type_)
+        scale = int(given_scale[1]) if given_scale else 0 if "(" in type_ else 3
         form = f"\\s*[+-]?[0-9]*(\\.[0-9]{{0,{scale}}}0*)?\\s*"
         return f"(TRY_CAST({n} AS {type_}) IS NOT NULL AND regexp_full_match({n}, '{form}'))"
+    if plain in ("FLOAT", "REAL", "DOUBLE"):
+        short = f"regexp_full_match({n}, '[^eE]{{0,{_FLOAT_DIGITS}}}')"
+        kept = f"{digits(n)} = {digits(f'CAST(TRY_CAST({n} AS {type_}) AS VARCHAR)')}"
+        return f"(TRY_CAST({n} AS {type_}) IS NOT NULL AND ({short} OR {kept}))"
+    if plain in ("TIME", "TIMESTAMP"):
+        return f"({digits('{x}')} = {digits(stored)})"
     if plain == "DATE":
         midnight = "CAST(TRY_CAST({x} AS TIMESTAMP) AS TIME) = TIME '00:00:00'"
         return f"(TRY_CAST({{x}} AS DATE) IS NOT NULL AND COALESCE({midnight}, true))"
-    return f"TRY_CAST({n if _is_number(plain) else '{x}'} AS {type_}) IS NOT NULL"
+    return f"TRY_CAST({{x}} AS {type_}) IS NOT NULL"
+
+
+def digits(text: str) -> str:
+    """SQL of the significant digits of each number in a text, zeros at both ends left out.
+
+    Two spellings of the same numbers have the same ones; where a number was rounded, they differ.
+    """
+    numbers = f"regexp_extract_all({text}, '([0-9][0-9.]*|\\.[0-9]+)(?:[eE][+-]?[0-9]+)?', 1)"
+    return (
+        f"list_filter(list_transform({numbers}, lambda n: trim(replace(n, '.', ''), '0')), lambda n: n <> '')"
+    )
 
 
 def text_literal_list(values: Sequence[str]) -> str:

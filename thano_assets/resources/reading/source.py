@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,15 @@ from ..warehouse import describe, interrupted, quote
 from . import delimited, json_rows, lossless, workbook
 from .dialect import Dialect
 from .encoding import codec, not_utf8, write_utf8
-from .faults import bytes_of, has_mixed_line_ends, line_of_value, physical_line, ragged
+from .faults import (
+    bytes_of,
+    has_mixed_line_ends,
+    has_quote_above,
+    line_of_value,
+    physical_line,
+    ragged,
+    write_rows_alone,
+)
 from .options import ReadOptions
 
 if TYPE_CHECKING:
@@ -143,6 +151,8 @@ class RawSource:
             try:
                 if self.format in _DELIMITED:
                     dialects = delimited.dialects(files, self.format, self.options)
+                    copies, dialects = self._rows_alone(copies, dialects, stack)
+                    files = list(copies)
                     notes += [note for one in dialects for note in one.notes]
                     names = list(dialects[0].columns)
                     texts = delimited.texts(connection, files, dialects, self.options, notes)
@@ -160,15 +170,16 @@ class RawSource:
                             note = lossless.respelled(connection, texts, column, self.options.decimal)
                             notes += [note] if note else []
                 elif self.format in _JSON:
-                    sql, names, notes = json_rows.typed(
-                        connection, files, self.format, self.options, name=self._name(None), widened=widened
-                    )
+                    sql, names, notes, copies = self._json(connection, copies, widened, stack)
                 elif self.format == "parquet":
-                    sql = self._parquet(connection, notes)
+                    sql, names = self._parquet(connection, notes)
                 else:
-                    tables = [workbook.read(file, self.options, notes) for file in self.files]
+                    texts_ = {name: type_ for name, type_ in widened.items() if type_ == "VARCHAR"}
+                    options = replace(self.options, types={**texts_, **self.options.types})
+                    tables = [workbook.read(file, options, notes) for file in self.files]
                     names = tables[0].column_names
                     sql = self._one_below_another(connection, tables)
+                self._check_given(names)
                 sql = in_types(sql, describe(connection, sql), widened)
                 yield Relation(sql, describe(connection, sql), _told(notes, copies))
             except duckdb.Error as error:
@@ -192,6 +203,16 @@ class RawSource:
                     hint=f"It is for files of these kinds: {', '.join(formats)}.",
                 )
 
+    def _check_given(self, names: Sequence[str]) -> None:
+        folded = {name.casefold() for name in names}
+        for name in self.options.types:
+            if name.casefold() not in folded:
+                shown = ", ".join(names[:8]) + (f" and {len(names) - 8:,} more" if len(names) > 8 else "")
+                raise DataFileError(
+                    f"columns gives a type to {name}, and the file has no such column.",
+                    hint=f"Its columns are {shown}.",
+                )
+
     def _in_utf8(self, stack: ExitStack) -> dict[Path, Path]:
         """The files to read, each with the file that it is a copy of."""
         if self.inline is not None:
@@ -206,18 +227,84 @@ class RawSource:
             if plain and not self.line_ends and not (self.format in _JSON and _has_mark(file)):
                 found[file] = file
                 continue
-            assert self.scratch is not None
-            copy = stack.enter_context(scratch_file(self.scratch, f".{file.name[:40]}.txt"))
+            copy = self._scratch(stack, file)
             write_utf8(file, encoding or "utf-8-sig", copy, line_ends=self.line_ends)
             found[copy] = file
         return found
 
-    def _parquet(self, connection: duckdb.DuckDBPyConnection, notes: list[str]) -> str:
+    def _rows_alone(
+        self, copies: dict[Path, Path], dialects: list[Dialect], stack: ExitStack
+    ) -> tuple[dict[Path, Path], list[Dialect]]:
+        """Copies for DuckDB of files with lines that it would read otherwise than a person means them.
+
+        It looks for quotes in lines that it skips, and for the mark of a comment within lines too.
+        """
+        found: dict[Path, Path] = {}
+        plain: list[Dialect] = []
+        for (read, file), dialect in zip(copies.items(), dialects, strict=True):
+            if dialect.comment or (dialect.skip and has_quote_above(read, dialect)):
+                copy = self._scratch(stack, file)
+                write_rows_alone(read, dialect, copy)
+                found[copy] = file
+            else:
+                found[read] = file
+            plain.append(replace(dialect, comment=""))
+        return found, plain
+
+    def _json(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        copies: dict[Path, Path],
+        widened: Mapping[str, str],
+        stack: ExitStack,
+    ) -> tuple[str, list[str], list[str], dict[Path, Path]]:
+        """What :func:`.json_rows.typed` gives, and what is read with the files that it is a copy of."""
+        originals, format_ = copies, self.format
+        as_written: Mapping[str, str] = {}
+        while True:
+            try:
+                found = json_rows.typed(
+                    connection,
+                    list(copies),
+                    format_,
+                    self.options,
+                    name=self._name(None),
+                    widened=widened,
+                    as_written=as_written,
+                )
+                return *found, copies
+            except json_rows.Respelled as again:
+                as_written, format_, copies = again.columns, "jsonl", {}
+                for read, file in originals.items():
+                    copy = self._scratch(stack, file)
+                    json_rows.write_as_written(read, as_written, copy)
+                    copies[copy] = file
+
+    def _scratch(self, stack: ExitStack, file: Path) -> Path:
+        """A temporary file for a copy of ``file``."""
+        assert self.scratch is not None
+        return stack.enter_context(scratch_file(self.scratch, f".{file.name[:40]}.txt"))
+
+    def _parquet(self, connection: duckdb.DuckDBPyConnection, notes: list[str]) -> tuple[str, list[str]]:
         listed = lossless.text_literal_list([str(file) for file in self.files])
-        if len(self.files) == 1:
-            return f"SELECT * FROM read_parquet({listed})"
-        notes += _parquet_differences(connection, self.files)
-        return f"SELECT * FROM read_parquet({listed}, union_by_name = true)"
+        sql = f"SELECT * FROM read_parquet({listed})"
+        if len(self.files) > 1:
+            notes += _parquet_differences(connection, self.files)
+            sql = f"SELECT * FROM read_parquet({listed}, union_by_name = true)"
+        columns = describe(connection, sql)
+        names = [column.name for column in columns]
+        notes += _renamed_in_parquet(self.files[0], names) if len(self.files) == 1 else []
+        expressions = []
+        for number, column in enumerate(columns):
+            type_ = "VARCHAR" if self.options.all_text else self.options.type_of(column.name)
+            text = f"CAST({quote(column.name)} AS VARCHAR)"
+            if type_ is None or type_ == column.type:
+                expressions.append(quote(column.name))
+            elif type_ == "VARCHAR":
+                expressions.append(f"{text} AS {quote(column.name)}")
+            else:
+                expressions.append(lossless.given(column.name, type_).expression(number, text=text))
+        return f"SELECT {', '.join(expressions)} FROM ({sql})", names
 
     def _one_below_another(self, connection: duckdb.DuckDBPyConnection, tables: list[pa.Table]) -> str:
         """The rows of several workbooks; a column that has several types among them is text.
@@ -312,7 +399,7 @@ class RawSource:
                 where = f"'{file.name}', line {line:,}"
                 break
         return DataFileError(
-            f"{where}: {_short(value)!r} in column {name} is no {type_.upper()}.",
+            f"{where}: {_short(value)!r} in column {name} is no {type_}.",
             hint=f"Correct the value, or leave {name} out of columns, for a type that holds all values.",
         )
 
@@ -422,6 +509,27 @@ def _parquet_differences(connection: duckdb.DuckDBPyConnection, files: list[Path
         if lacking:
             notes.append(f"'{file.name}' has no column {', '.join(lacking[:8])}: NULL in its rows.")
     return notes
+
+
+def _renamed_in_parquet(file: Path, names: list[str]) -> list[str]:
+    """What DuckDB calls otherwise than the file, or reads as another type."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(file)
+    except (OSError, pa.ArrowException):
+        return []  # DuckDB read it; the notes are a courtesy
+    notes = [
+        f"The column {field.name!r} of '{file.name}' is {name} in the table."
+        for field, name in zip(schema, names, strict=False)
+        if field.name != name
+    ]
+    return notes + [
+        f"Column {name} is a duration in '{file.name}': the table has its number of units ({field.type})."
+        for field, name in zip(schema, names, strict=False)
+        if pa.types.is_duration(field.type)
+    ]
 
 
 def _has_mark(file: Path) -> bool:

@@ -6,7 +6,7 @@ import datetime as dt
 import re
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -22,20 +22,46 @@ if TYPE_CHECKING:
 MOST_CELLS = 20_000_000
 _MOST_XML = 1 << 30  # bytes of a workbook's parts, unpacked
 _CHUNK = 1 << 20
+_WHOLE = 1e21  # whole numbers from here on are written with an exponent
 _NO_WORKBOOK = (KeyError, EOFError, ValueError, RuntimeError, zlib.error, ElementTree.ParseError)
-_TAG = re.compile(rb"<(?:\w+:)?(row|c)\b([^<>]*)>")
+_TAG = re.compile(rb"<(?:\w+:)?(row|c|f|v)\b([^<>]*)>(?=(.?))", re.DOTALL)
 _ROW = re.compile(rb'(?<![\w:])r="(\d{1,7})"')
 _CELL = re.compile(rb'(?<![\w:])r="([A-Z]{1,3})(\d{1,7})"')
 
 
+@dataclass
+class Cells:
+    """How many cells there are of a kind, and the first ones by name."""
+
+    count: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def add(self, row: int, column: int) -> None:
+        """Count a cell (row and column from 1)."""
+        self.count += 1
+        if len(self.names) < 3:
+            self.names.append(f"{_letters(column)}{row}")
+
+    def told(self, one: str, many: str) -> str:
+        """``2 cells (A1, A2) hold``."""
+        names = ", ".join(self.names) + (" …" if self.count > len(self.names) else "")
+        return f"1 cell ({names}) {one}" if self.count == 1 else f"{self.count:,} cells ({names}) {many}"
+
+
 @dataclass(frozen=True)
 class Extent:
-    """What a sheet's cells reach to, and the cells that hold an error such as ``#DIV/0!``."""
+    """What a sheet's cells reach to, and cells that have no value to read.
+
+    Attributes:
+        rows, columns: the last of each with a filled cell.
+        errors: cells that hold an error such as ``#DIV/0!``.
+        formulas: cells with a formula whose value the program that wrote the file has not computed.
+    """
 
     rows: int
     columns: int
-    errors: tuple[str, ...]
-    error_count: int
+    errors: Cells
+    formulas: Cells
 
 
 def read(file: Path, options: ReadOptions, notes: list[str]) -> pa.Table:
@@ -69,10 +95,15 @@ def read(file: Path, options: ReadOptions, notes: list[str]) -> pa.Table:
             f"'{file.name}' cannot be read as an Excel workbook: {reason}.",
             hint="Save it again as .xlsx, or as CSV.",
         ) from error
-    if extent.error_count:
-        cells = "1 cell holds" if extent.error_count == 1 else f"{extent.error_count:,} cells hold"
-        where = ", ".join(extent.errors)
-        notes.append(f"{cells} an error such as #DIV/0! in '{file.name}' ({where}): NULL in the table.")
+    if extent.errors.count:
+        cells = extent.errors.told("holds", "hold")
+        notes.append(f"'{file.name}': {cells} an error such as #DIV/0!: NULL in the table.")
+    if extent.formulas.count:
+        cells = extent.formulas.told("has", "have")
+        notes.append(
+            f"'{file.name}': {cells} a formula that the program which wrote the file has not computed: NULL "
+            "in the table. Open it in a spreadsheet program and save it."
+        )
     return _table(file, name, rows, options, notes)
 
 
@@ -124,12 +155,20 @@ def _column(name: str, cells: list[Any], options: ReadOptions, notes: list[str])
             ({dt.date}, pa.date32()),
             ({dt.date, dt.datetime}, pa.timestamp("us")),
             ({dt.time}, pa.time64("us")),
+            ({dt.timedelta}, pa.duration("us")),
         ):
             if kinds and kinds <= types:
+                if pa.types.is_timestamp(arrow):
+                    cells = [_moment(cell) for cell in cells]
                 return pa.array(cells, arrow)
         if len(kinds) > 1:
             notes.append(f"Column {name} is text: its cells are of several kinds.")
     return pa.array([_text(cell) for cell in cells], pa.string())
+
+
+def _moment(cell: Any) -> Any:
+    """A day as its first moment."""
+    return dt.datetime.combine(cell, dt.time()) if type(cell) is dt.date else cell
 
 
 def as_text(column: pa.ChunkedArray) -> pa.Array:
@@ -149,8 +188,13 @@ def _text(cell: Any) -> str | None:
         return None
     if isinstance(cell, bool):
         return "true" if cell else "false"
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < _WHOLE:
         return str(int(cell))
+    if isinstance(cell, dt.timedelta):
+        sign = "-" if cell < dt.timedelta() else ""
+        minutes, seconds = divmod(abs(cell), dt.timedelta(minutes=1))
+        rest = f"{seconds.total_seconds():09.6f}".rstrip("0").rstrip(".")
+        return f"{sign}{minutes // 60:02}:{minutes % 60:02}:{rest}"
     return str(cell)
 
 
@@ -201,8 +245,10 @@ def _sheets(file: Path) -> dict[str, str]:
 def _extent(file: Path, target: str) -> Extent:
     """Read a sheet's XML in pieces, without building anything from it; cells without content do not count."""
     part = target.lstrip("/") if target.startswith("/") else f"xl/{target}"
-    rows = columns = row = column = count = read = 0
-    errors: list[str] = []
+    rows = columns = row = column = read = 0
+    errors, formulas = Cells(), Cells()
+    cell = b""
+    waiting = False  # for the value of a formula
     with zipfile.ZipFile(file) as archive, archive.open(part) as content:
         held = b""
         while chunk := content.read(_CHUNK):
@@ -212,22 +258,35 @@ def _extent(file: Path, target: str) -> Extent:
             held += chunk
             done = 0
             for tag in _TAG.finditer(held):
+                if tag.end() == len(held):
+                    break  # what follows comes with the next piece
                 done = tag.end()
-                if tag[1] == b"row":
-                    place = _ROW.search(tag[2])
+                kind, attributes = tag[1], tag[2]
+                if kind == b"f":
+                    waiting = b't="str"' not in cell
+                    continue
+                if kind == b"v":
+                    waiting = waiting and (attributes.endswith(b"/") or tag[3] == b"<")
+                    continue
+                if waiting:
+                    formulas.add(row, column)
+                    waiting = False
+                if kind == b"row":
+                    place = _ROW.search(attributes)
                     row, column = int(place[1]) if place else row + 1, 0
                     continue
-                place = _CELL.search(tag[2])
+                cell = attributes
+                place = _CELL.search(attributes)
                 row, column = (int(place[2]), _column_number(place[1])) if place else (row, column + 1)
-                if tag[2].endswith(b"/"):
+                if attributes.endswith(b"/"):
                     continue
                 rows, columns = max(rows, row), max(columns, column)
-                if b't="e"' in tag[2]:
-                    count += 1
-                    if len(errors) < 3:
-                        errors.append(f"{_letters(column)}{row}")
+                if b't="e"' in attributes:
+                    errors.add(row, column)
             held = held[max(done, len(held) - 4096) :]
-    return Extent(rows, columns, tuple(errors), count)
+    if waiting:
+        formulas.add(row, column)
+    return Extent(rows, columns, errors, formulas)
 
 
 def _column_number(letters: bytes) -> int:

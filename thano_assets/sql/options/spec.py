@@ -186,7 +186,7 @@ class OptionSpec:
         raise problem
 
     def _checked_types(self, value: Any, statement: str, problem: InvalidOption) -> Any:
-        """Types of columns by their names, in upper case, or the names alone."""
+        """Types of columns by their names, or the names alone."""
         if isinstance(value, Mapping) and value and all(map(_is_name, (*value, *value.values()))):
             for name, type_ in value.items():
                 if not is_type(type_):
@@ -195,7 +195,7 @@ class OptionSpec:
                         "DuckDB does not know.",
                         hint=f"Allowed is {self.allowed}; types are VARCHAR, BIGINT, DOUBLE and others.",
                     )
-            return FrozenMapping({name: type_.strip().upper() for name, type_ in value.items()})
+            return FrozenMapping({name: _one_case(type_.strip()) for name, type_ in value.items()})
         if isinstance(value, (list, tuple)) and value and all(map(_is_name, value)):
             folded = [name.casefold() for name in value]
             if len(set(folded)) < len(folded):
@@ -264,6 +264,11 @@ def is_type(name: str) -> bool:
     except duckdb.Error:
         return False
     return True
+
+
+def _one_case(type_: str) -> str:
+    """A type in upper case, unless names of fields or values stand in it."""
+    return type_.upper() if re.fullmatch(r"[\w ]+(\([\d, ]*\))?(\[\d*\])*", type_) else type_
 
 
 def _is_name(value: Any) -> bool:
