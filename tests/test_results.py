@@ -32,6 +32,8 @@ def test_a_bigint_beside_null_keeps_its_digits() -> None:
         ("DATE '0044-03-15 (BC)'", "0044-03-15 (BC)"),
         ("TIMESTAMP '20240-01-02 03:04:05'", "20240-01-02 03:04:05"),
         ("TIMESTAMP 'infinity'", "infinity"),
+        ("TIME '24:00:00'", "24:00:00"),
+        ("INTERVAL 26 HOUR", "26:00:00"),
     ],
 )
 def test_dates_that_python_has_no_word_for_are_text(value: str, text: str) -> None:

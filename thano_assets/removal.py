@@ -10,8 +10,10 @@ from thano_assets.catalog import Catalog, Entry, EntryKind
 from thano_assets.errors import UnknownModel, UnknownTable, did_you_mean
 from thano_assets.expectations import forget
 from thano_assets.graph import Graph, NodeKind
+from thano_assets.resources.workspace import DROPPED
 from thano_assets.results import Result, counted
 from thano_assets.sql.statements import DeleteModel, DropTable
+from thano_assets.system import is_abandoned, scratch_file
 
 if TYPE_CHECKING:
     from thano_assets.assets.runner import Runner
@@ -43,16 +45,26 @@ def drop_table(
     result = Result(statement.kind, statement.text, f"table {statement.name} dropped")
     if there and not runtime.warehouse.has_own(statement.name):
         runtime.warehouse.drop(statement.name)  # says whose it is
-    # The statement goes first: after a kill in between a table without one is left, which DROP takes away.
-    # The other way round the next query that reads the table would make it again.
-    if entry is not None:
-        forget(entry.name, catalog)
-        _forget(entry, result, catalog)
-    if there:
-        runtime.warehouse.drop(statement.name)
+    # The statement goes first; the other way round, after a kill, the next query would make the table again.
+    with scratch_file(runtime.workspace.locks, DROPPED) as note:
+        note.write_text(statement.name, encoding="utf-8")
+        if entry is not None:
+            forget(entry.name, catalog)
+            _forget(entry, result, catalog)
+        if there:
+            runtime.warehouse.drop(statement.name)
     if entry is not None:
         _forget_history(entry, NodeKind.RAW, runner)
     return result
+
+
+def finish_drops(runtime: Runtime, catalog: Catalog) -> None:
+    """Drop the tables whose DROP TABLE was killed when their statements were gone already."""
+    for note in filter(is_abandoned, runtime.workspace.unfinished_drops()):
+        name = note.read_text(encoding="utf-8")
+        if name and catalog.relation(name) is None and runtime.warehouse.has_own(name):
+            runtime.warehouse.drop(name)
+        note.unlink(missing_ok=True)
 
 
 def delete_model(

@@ -103,6 +103,10 @@ class Session:
         )
         self._verbose = verbose
         self._runner: Runner | None = None
+        if self.workspace.unfinished_drops():
+            from thano_assets import removal
+
+            removal.finish_drops(self._runtime, self.catalog)
 
     def __enter__(self) -> Self:
         return self

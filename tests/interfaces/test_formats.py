@@ -60,8 +60,8 @@ def test_json_is_strict_and_keeps_structure() -> None:
     rows = json.loads(text_of("json", AWKWARD), parse_constant=no_constant)
     assert rows[0]["proba"] == {"pos": 0.75, "neg": 0.25}
     assert rows[0]["vector"] == [0.5, 1.0]
-    assert rows[1]["number"] is None
-    assert rows[2]["number"] is None
+    assert rows[1]["number"] == "NaN"
+    assert rows[2]["number"] == "Infinity"
     assert rows[3] == dict.fromkeys(AWKWARD.column_names)
 
 
@@ -148,3 +148,28 @@ def test_unknown_endings_are_refused(name: str) -> None:
 
     with pytest.raises(ResultError, match="xlsx"):
         formats.format_of(name)
+
+
+def test_numbers_that_json_readers_would_round_are_text() -> None:
+    table = pa.table(
+        {
+            "whole": pa.array([decimal.Decimal("12345678901234567890")], pa.decimal128(38, 0)),
+            "long": pa.array([decimal.Decimal("123456789012345678.12")], pa.decimal128(20, 2)),
+            "short": pa.array([decimal.Decimal("1.10")], pa.decimal128(4, 2)),
+        }
+    )
+    assert json.loads(text_of("json", table)) == [
+        {"whole": 12345678901234567890, "long": "123456789012345678.12", "short": 1.1}
+    ]
+
+
+def test_intervals_and_the_end_of_a_day_are_told_in_words() -> None:
+    import duckdb
+
+    table = duckdb.sql(
+        "SELECT INTERVAL 26 HOUR AS i, TIME '24:00:00' AS t, [INTERVAL 1 DAY] AS l"
+    ).to_arrow_table()
+    assert text_of("csv", table) == "i,t,l\n26:00:00,24:00:00,[1 day]\n"
+    out = io.BytesIO()
+    formats.write_parquet(table, out)
+    assert pq.read_table(io.BytesIO(out.getvalue()))["i"].to_pylist() == ["26:00:00"]

@@ -250,7 +250,7 @@ def test_types_that_change_far_down(put: Callable, copy: Callable) -> None:
         (
             "cut.csv.gz",
             gzip.compress(CSV.encode() * 9999, mtime=0)[:-20],
-            "'cut.csv.gz' cannot be read: Compressed file ended",
+            "'cut.csv.gz' cannot be read: its compressed content is damaged",
         ),
         ("no.parquet", "a,b\n1,2\n" * 9, "'no.parquet' cannot be read as Parquet: "),
         ("no.json", '{"a": 1', "'no.json' cannot be read as JSON: Malformed JSON, at byte 8"),

@@ -18,7 +18,8 @@ from thano_assets.catalog import catalog_of
 from thano_assets.errors import ThanoError, WorkspaceError
 from thano_assets.housekeeping import leftovers, remove, usage
 from thano_assets.interfaces import doctor
-from thano_assets.resources.damage import damages
+from thano_assets.learning import answering
+from thano_assets.resources.damage import back_up, backup_of, damages
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
@@ -37,6 +38,13 @@ def garbage(path: Path) -> None:
     for beside in path.parent.glob(f"{path.name}-*"):
         beside.unlink()
     path.write_bytes(b"garbage " * 100)
+
+
+def noise(path: Path) -> None:
+    """Numbers that are none in the middle of the weights; the file's head and size stay."""
+    with path.open("r+b") as file:
+        file.seek(-4000, os.SEEK_END)
+        file.write(b"\xff" * 4000)
 
 
 def versions(workspace: Workspace, name: str) -> list[Path]:
@@ -58,6 +66,15 @@ CREATE = "CREATE OR REPLACE TABLE b AS SELECT x + 1 AS y FROM a"
         ("mlflow gone", lambda w: (w.mlflow / "mlflow.db").unlink(), "LIST MODEL", "mlflow.db is missing", True),
         ("weights", lambda w: os.truncate(versions(w, "model.safetensors")[-1], 1000),
          "PREDICT USING m AS SELECT 'q q' AS text", "model.safetensors", True),
+        ("noise", lambda w: noise(versions(w, "model.safetensors")[-1]),
+         "PREDICT USING m AS SELECT 'q q' AS text", "model.safetensors holds other weights", True),
+        ("tokenizer", lambda w: os.truncate(versions(w, "tokenizer.json")[-1], 100),
+         "PREDICT USING m AS SELECT 'q q' AS text", "tokenizer.json is no JSON", True),
+        ("config", lambda w: garbage(versions(w, "config.json")[-1]),
+         "PREDICT USING m AS SELECT 'q q' AS text", "config.json is no JSON", True),
+        ("warehouse", lambda w: garbage(w.warehouse_path), "SELECT * FROM a", "warehouse.duckdb is no DuckDB database", True),
+        ("toml", lambda w: w.settings_path.write_bytes(b"\xff\xfe"), None, "thano.toml is not UTF-8", True),
+        ("rows", lambda w: [garbage(path) for path in w.snapshots.glob("*.parquet")], None, "is no Parquet file", True),
         ("statement", lambda w: (w.statements / "tables/a.sql").write_text("CREATE GARBAGE"), None, "a.sql cannot be read, line 1", False),
         ("bytes", lambda w: (w.statements / "tables/a.sql").write_bytes(b"\xff\xfe"), "LIST TABLE", "a.sql is not UTF-8", False),
         ("check", lambda w: (w.statements / "tables/z.sql").write_text("SELECT 1"), None, "z.sql holds no statement of its kind", False),
@@ -73,11 +90,14 @@ def test_damage_is_named_and_mended(
     mended: bool,
 ) -> None:
     harm(damaged)
+    answering._WARM.clear()  # as in a process that has not loaded the model yet
     assert any(says in damage.message for damage in damages(damaged)), name
     if statement is not None:
         with Session(damaged) as session, pytest.raises(ThanoError) as caught:
             session.execute(statement)
-        assert says in caught.value.message
+        assert says in caught.value.message or (
+            name == "noise" and "weights are damaged" in caught.value.message
+        )
         assert "unexpected" not in str(caught.value)
     told: list[str] = []
     doctor.repair(str(damaged.root), told.append)
@@ -205,3 +225,27 @@ def test_what_nothing_needs_is_removed_and_what_answers_stays(damaged: Workspace
     assert remove(found, runtime) > 0
     assert sum(part.bytes for part in usage(damaged)) < before
     assert [version.version for version in runtime.registry.versions("m")] == [1, 3]
+
+
+def test_a_damaged_database_does_not_become_its_own_backup(damaged: Workspace) -> None:
+    database, backup = damaged.mlflow / "mlflow.db", backup_of(damaged)
+    sound = backup.read_bytes()
+    with database.open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xaa" * 4096)
+    back_up(damaged)
+    assert backup.read_bytes() == sound
+
+
+def test_a_drop_that_was_killed_is_finished(damaged: Workspace) -> None:
+    script = (
+        "import os, sys; from thano_assets.resources.warehouse import Warehouse; from thano_assets.session import Session\n"
+        "Warehouse.drop = lambda self, name: os.kill(os.getpid(), 9)\n"
+        "Session(sys.argv[1]).execute('DROP TABLE a')"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(damaged.root)], check=False, capture_output=True)
+    assert done.returncode == -9
+    with Session(damaged) as session:
+        assert session.execute("LIST TABLE").arrow().column("table_name").to_pylist() == ["p"]
+        assert not session._runtime.warehouse.exists("a")
+    assert damaged.unfinished_drops() == []

@@ -73,7 +73,7 @@ def execute(root: Path, text: str, connection: Connection) -> None:
 def check(session: Session) -> None:
     """Tables, catalog and registry agree, and nothing is half there."""
     tables = {table.name: table.rows for table in session._runtime.warehouse.tables()}
-    defined = {entry.name for entry in session.catalog.entries() if entry.kind is not EntryKind.MODEL}
+    defined = {entry.name for entry in session.catalog.entries() if entry.kind.is_relation}
     assert set(tables) == defined
     for name in ("t", "made", "said", "vectors"):
         if name in tables:

@@ -117,6 +117,20 @@ class TestRows:
         assert "of 16 right" in told.summary
         assert "4 rows without a label in y count neither right nor wrong." in told.warnings
 
+    def test_blank_text_is_a_missing_label(self, session: Session) -> None:
+        session.execute(
+            "CREATE TABLE t AS SELECT 'a ' || i AS txt, CASE i % 5 WHEN 0 THEN '' WHEN 1 THEN chr(160) WHEN 2 THEN NULL "
+            "WHEN 3 THEN 'yes' ELSE 'no' END AS y FROM range(20) r(i)"
+        )
+        with pytest.raises(
+            TrainingDataError, match=r"12 of 20 rows have NULL or blank text in the label column y"
+        ):
+            session.execute(build(rows="SELECT * FROM t"))
+        session.execute(build(rows="SELECT * FROM t WHERE y IN ('yes', 'no')"))
+        told = session.execute("PREDICT USING m OPTIONS (text_col='txt', label_col='y') AS SELECT * FROM t")
+        assert "of 8 right" in told.summary
+        assert "12 rows without a label in y count neither right nor wrong." in told.warnings
+
     def test_copies_of_a_text_are_on_one_side(self, session: Session) -> None:
         session.execute(
             "CREATE TABLE t AS SELECT 'a ' || substr('abcdefghijklmnopqrstuvwxyz', 1 + (i % 20)::INT, 1) AS txt, (i % 20) % 2 AS y FROM range(100) r(i)"

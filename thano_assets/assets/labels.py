@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from thano_assets.assets.answers import has_text
 from thano_assets.resources.warehouse import literal
 
 _INTEGERS = "U?(?:TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)"
@@ -21,7 +22,7 @@ _KINDS = (
 
 
 def present_label(value: str, type_: str, *, numbers: bool = False) -> str:
-    """SQL for a label, NULL where it is missing: NULL and NaN, and among ``numbers`` infinities too.
+    """SQL for a label, NULL where it is missing: NULL, NaN, blank text, infinities among ``numbers``.
 
     Args:
         value: SQL of the label.
@@ -30,6 +31,8 @@ def present_label(value: str, type_: str, *, numbers: bool = False) -> str:
     """
     if numbers:
         return f"CASE WHEN isfinite(CAST({value} AS DOUBLE)) THEN CAST({value} AS DOUBLE) END"
+    if type_ == "VARCHAR":
+        return f"CASE WHEN {has_text(value)} THEN {value} END"
     return f"CASE WHEN isnan({value}) THEN NULL ELSE {value} END" if type_ in ("FLOAT", "DOUBLE") else value
 
 
@@ -37,6 +40,8 @@ def missing_words(name: str, type_: str) -> tuple[str, str]:
     """What a missing label of a column is, and how to leave such rows out."""
     if type_ in ("FLOAT", "DOUBLE"):
         return "NULL or NaN", f"Leave them out with WHERE isfinite({name})."
+    if type_ == "VARCHAR":
+        return "NULL or blank text", f"Leave them out with WHERE trim({name}) <> ''."
     return "NULL", f"Leave them out with WHERE {name} IS NOT NULL."
 
 

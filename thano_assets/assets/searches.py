@@ -355,7 +355,7 @@ def _keywords(node: Node, search: Search, model: EmbeddingModel, runtime: Runtim
     stopwords, language = stopwords_of(search)
     settings = KeywordSettings(
         ngram_range=tuple(value("ngram_range")),
-        top_n=int(value("top_n")),
+        top_n=value("top_n"),
         diversity=float(value("diversity")),
         stopwords=stopwords,
         threshold=float(value("threshold")),

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 
+from ..errors import UnknownModel, WorkspaceError
 from ..progress import SILENT, Progress
 from . import device as places
 from .encode import Encoded, Encoder
@@ -107,6 +108,7 @@ class Answering(ABC):
         for rows, values in logits_by_batch(self._model, encoded, self._encoder.pad_id, most_rows=batch_size):
             outputs[rows] = values
             task.advance(int(times[rows].sum()))
+        refuse_nan(outputs)
         answers = self._answers(outputs, encoded, batch_size)
         found[given] = answers[numbers[given]]
         cut[given] = np.asarray(encoded.cut)[numbers[given]]
@@ -119,6 +121,37 @@ class Answering(ABC):
     @abstractmethod
     def _answers(self, outputs: np.ndarray, encoded: Encoded, batch_size: int | None) -> np.ndarray:
         """The model's outputs (N, width) for N texts as answers (N, width)."""
+
+
+def refuse_nan(outputs: np.ndarray) -> None:
+    """Check that a model gives numbers for its texts, outputs of shape (N, width).
+
+    Raises:
+        WorkspaceError: it gives none for some.
+    """
+    wrong = int((~np.isfinite(outputs)).any(axis=1).sum())
+    if wrong:
+        raise WorkspaceError(
+            f"The model gives no numbers for {wrong:,} of {len(outputs):,} texts: its weights are damaged.",
+            hint="`thano doctor` names the file; BUILD MODEL trains the model again, and PROMOTE MODEL lets "
+            "another version answer.",
+        )
+
+
+def no_model(folder: Path, kind: str) -> UnknownModel:
+    """Why a folder cannot be loaded as a ``kind`` of model: the file that is missing or broken, if one is."""
+    from ..resources.damage import folder_damage
+
+    if wrong := folder_damage(folder):
+        return UnknownModel(
+            f"{wrong[0]} {wrong[1]}.",
+            hint="`thano doctor --repair` lets another version answer where there is one; BUILD MODEL trains "
+            "the model again.",
+        )
+    return UnknownModel(
+        f"{folder} holds no complete {kind}.",
+        hint="It needs config.json, model.safetensors and tokenizer files; build the model again.",
+    )
 
 
 def _warm(kind: type) -> Warm[Any]:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import torch
 
-from ..errors import UnknownModel, UnsupportedStatement
+from ..errors import UnsupportedStatement
 from . import device as places
-from .answering import WINDOW, Answering
+from .answering import WINDOW, Answering, no_model
 from .encode import Encoded, Encoder
 from .lean import Layout, LeanEncoder, NotServed
 from .tokens import load_tokenizer
@@ -78,10 +78,7 @@ class Embedder(Answering):
                 model = stock.load_encoder(model_dir, place, dtype, pooling)
                 tokenizer = stock.load_tokenizer(model_dir)
         except (OSError, ValueError) as error:
-            raise UnknownModel(
-                f"{model_dir} holds no complete encoder.",
-                hint="It needs config.json, model.safetensors and tokenizer files.",
-            ) from error
+            raise no_model(model_dir, "encoder") from error
         encoder = Encoder.of_model(tokenizer, model.config)
         settings = _read(model_dir / "sentence_bert_config.json")
         longest = settings.get("max_seq_length")

@@ -27,6 +27,7 @@ from captum.attr import IntegratedGradients
 from ..errors import UnsupportedStatement
 from ..progress import SILENT, Progress
 from . import device as places
+from .answering import refuse_nan
 from .encode import Encoded, numbers_from_padding
 from .infer import batch_tensors
 from .predict import Predictor
@@ -201,6 +202,7 @@ class Explainer(Predictor):
         for depth in range(how.depth + 1):
             before = {row for row, _, _ in opened}
             self._evaluate(encoded, labels, opened, outputs)
+            refuse_nan(np.array([[value] for value in outputs.values()]))
             missed = []
             for (row, start, end), found in self._attributed(encoded, labels, opened):
                 whole = outputs[row, 1.0] - outputs[row, 0.0]

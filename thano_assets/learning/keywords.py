@@ -31,14 +31,14 @@ class KeywordSettings:
 
     Attributes:
         ngram_range: fewest and most words of a keyword.
-        top_n: keywords of a text.
+        top_n: keywords of a text; ``None`` for all.
         diversity: 0 takes the nearest, 1 the most unlike each other.
         stopwords: ``'en'`` leaves scikit-learn's list of English stop words out; ``None`` leaves out none.
         threshold: least score.
     """
 
     ngram_range: tuple[int, int] = (1, 2)
-    top_n: int = 5
+    top_n: int | None = 5
     diversity: float = 0.5
     stopwords: str | None = "en"
     threshold: float = 0.0
@@ -102,7 +102,7 @@ class KeywordFinder:
             return []
         chosen = [int(left[np.argmax(scores[left])])]
         likeness = near @ near[chosen[0]]  # of each candidate, with the chosen one that is most like it
-        while len(chosen) < min(settings.top_n, len(left)):
+        while len(chosen) < min(settings.top_n or len(left), len(left)):
             worth = (1 - settings.diversity) * scores - settings.diversity * likeness
             worth[chosen] = -np.inf
             best = int(left[np.argmax(worth[left])])

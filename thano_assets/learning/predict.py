@@ -11,10 +11,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from ..errors import UnknownModel
 from ..progress import SILENT, Progress
 from . import device as places
-from .answering import WINDOW, Answering
+from .answering import WINDOW, Answering, no_model
 from .encode import Encoded, Encoder
 from .infer import logits_by_batch, softmax
 from .lean import Layout, LeanEncoder, NotServed
@@ -60,10 +59,7 @@ class Predictor(Answering):
             model, tokenizer = cls._parts(Path(model_dir), place, dtype)
             found = cls(model, Encoder.of_model(tokenizer, model.config))
         except (OSError, ValueError) as error:
-            raise UnknownModel(
-                f"{model_dir} holds no complete sequence classifier.",
-                hint="It needs config.json, model.safetensors and tokenizer files; build the model again.",
-            ) from error
+            raise no_model(Path(model_dir), "sequence classifier") from error
         if isinstance(model, LeanEncoder) and dtype == torch.bfloat16:
             found._exact = cache(
                 lambda: LeanEncoder(Layout.read(Path(model_dir), classifier=True), place, torch.float32)

@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from .workspace import Workspace
 
 _SQLITE = b"SQLite format 3\0"
+_DUCKDB, _DUCKDB_PLACE = b"DUCK", 8
 _REPAIR = "`thano doctor --repair` mends it"
 _AGAIN = f"{_REPAIR}: it is made again when needed."
+_ROWS_LOST = (
+    f"{_REPAIR}: it is put aside, and the next BUILD MODEL keeps its rows anew; versions that were trained on "
+    "these can no longer be rebuilt or checked against them."
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ def damages(workspace: Workspace) -> Iterator[Damage]:
     if not workspace.is_there:
         return
     yield from _rights(workspace)
+    yield from _settings(workspace)
+    yield from _warehouse(workspace)
     yield from _dagster(workspace)
     yield from _mlflow(workspace)
     yield from _statements(workspace)
@@ -88,7 +95,7 @@ def _aside(path: Path) -> Path:
     """Move a damaged file, and SQLite's files beside it, out of the way; returns where it lies now."""
     kept = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
     path.replace(kept)
-    for end in ("-wal", "-shm", "-journal"):
+    for end in ("-wal", "-shm", "-journal", ".wal"):
         beside = path.with_name(path.name + end)
         if beside.exists():
             beside.replace(kept.with_name(kept.name + end))
@@ -113,6 +120,39 @@ def sqlite_damage(path: Path) -> str | None:
             return None  # a disk that cannot be written is told by itself
         return f"is damaged ({error})"
     return None if found == [("ok",)] else f"is damaged ({found[0][0].splitlines()[0]})"
+
+
+def _settings(workspace: Workspace) -> Iterator[Damage]:
+    from .workspace import SETTINGS_TEXT, read_settings
+
+    path = workspace.settings_path
+
+    def write_settings() -> str:
+        kept = _aside(path)
+        path.write_text(SETTINGS_TEXT, encoding="utf-8")
+        return f"{path} was written anew; what stood there is in {kept.name}."
+
+    try:
+        read_settings(path)
+    except ThanoError as error:
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            yield Damage(path, "is not UTF-8", f"{_REPAIR}: the defaults are taken.", write_settings)
+
+
+def _warehouse(workspace: Workspace) -> Iterator[Damage]:
+    path = workspace.warehouse_path
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with path.open("rb") as file:
+        head = file.read(_DUCKDB_PLACE + len(_DUCKDB))
+    if head[_DUCKDB_PLACE:] != _DUCKDB:
+
+        def begin_anew() -> str:
+            kept = _aside(path)
+            return f"{path} was moved to {kept.name}; tables are made again by their statements."
+
+        cure = f"{_REPAIR}: tables are made again by their statements when they are read."
+        yield Damage(path, "is no DuckDB database", cure, begin_anew)
 
 
 # ---------------------------------------------------------------------------------------------- Dagster
@@ -214,8 +254,10 @@ def backup_of(workspace: Workspace) -> Path:
 
 
 def back_up(workspace: Workspace) -> None:
-    """Keep a copy of MLflow's database; without one where it cannot be written."""
+    """Keep a copy of MLflow's database while it is sound; without one where it cannot be written."""
     database = workspace.mlflow / "mlflow.db"
+    if sqlite_damage(database):
+        return
     target = backup_of(workspace)
     temporary = target.with_name(f".{target.name}.new")
     try:
@@ -238,7 +280,11 @@ def _models(workspace: Workspace) -> Iterator[Damage]:
         return
     for name in registry.models():
         versions = registry.versions(name)
-        broken = {version.version: wrong for version in versions if (wrong := version_damage(version))}
+        broken = {
+            version.version: wrong
+            for version in versions
+            if (wrong := version_damage(version) or _changed_weights(version))
+        }
         for version in versions:
             if version.version not in broken:
                 continue
@@ -265,30 +311,51 @@ def _models(workspace: Workspace) -> Iterator[Damage]:
 
 def version_damage(version: ModelVersion) -> tuple[Path, str] | None:
     """The first file of a version that is missing or broken, and what is wrong with it."""
-    folder = version.path
-    config = folder / "config.json"
-    for path in (config, folder.parent / "labels.json"):
-        if not path.is_file():
-            if path == config:
-                return path, "is missing"
-            continue
-        try:
-            json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError):
+    labels = version.path.parent / "labels.json"
+    if labels.is_file() and not _is_json(labels):
+        return labels, "is no JSON"
+    return folder_damage(version.path, weights=not version.task)
+
+
+def folder_damage(folder: Path, *, weights: bool = True) -> tuple[Path, str] | None:
+    """The first file of a model's folder that is missing or broken, and what is wrong with it."""
+    if not (folder / "config.json").is_file():
+        return folder / "config.json", "is missing"
+    for path in sorted(folder.glob("*.json")):
+        if not _is_json(path):
             return path, "is no JSON"
-    if version.task:
+    if not weights:
         return None
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        except (KeyError, TypeError, AttributeError):
             return index, "is no index of weights"
     for name in names:
         if wrong := safetensors_damage(folder / name):
             return folder / name, wrong
     return None
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def _changed_weights(version: ModelVersion) -> tuple[Path, str] | None:
+    """The weights of a version that are whole and not those that were registered; reads them to the end."""
+    from thano_assets.assets.training import weights_digest
+
+    uploaded = version.tags.get("thano.statement", "").upper().startswith("UPLOAD")  # has another digest
+    known = version.data_version
+    if version.task or uploaded or not known or weights_digest(version.path) == known:
+        return None
+    return version.path / "model.safetensors", "holds other weights than were registered"
 
 
 def safetensors_damage(path: Path) -> str | None:
@@ -344,13 +411,13 @@ def _statements(workspace: Workspace) -> Iterator[Damage]:
 def _snapshots(workspace: Workspace) -> Iterator[Damage]:
     for path in sorted(workspace.snapshots.glob("*.parquet")) if workspace.snapshots.is_dir() else ():
         if not _is_parquet(path):
-            yield Damage(path, "is no Parquet file", _AGAIN, _removing(path))
+            yield Damage(path, "is no Parquet file", _ROWS_LOST, _putting_aside(path))
     for folder in (workspace.snapshots, workspace.snapshots / "training_sets"):
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
             try:
                 json.loads(path.read_text(encoding="utf-8"))
             except (ValueError, OSError):
-                yield Damage(path, "is no JSON", _AGAIN, _removing(path))
+                yield Damage(path, "is no JSON", _AGAIN, _putting_aside(path))
 
 
 def _is_parquet(path: Path) -> bool:
@@ -363,10 +430,10 @@ def _is_parquet(path: Path) -> bool:
         return False
 
 
-def _removing(path: Path) -> Callable[[], str]:
+def _putting_aside(path: Path) -> Callable[[], str]:
     def repair() -> str:
-        path.unlink(missing_ok=True)
-        return f"{path} was removed."
+        kept = _aside(path)
+        return f"{path} was moved to {kept.name}."
 
     return repair
 

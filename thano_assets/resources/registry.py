@@ -89,6 +89,9 @@ class Registry(Tracking):
         if version is None and alias is None:
             alias = CHAMPION
         rows = self._rows(name, version, None if version is not None else alias)
+        if not rows and alias is not None:
+            every = self._rows(name)
+            rows = [row for row in every if alias.casefold() in {one.casefold() for one in row.aliases}]
         if not rows:
             return None
         found = self._version(rows[-1])

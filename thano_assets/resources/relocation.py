@@ -77,7 +77,7 @@ def _training(workspace: Workspace) -> bool:
     """Whether a training goes on: with one folder under two paths, each would take the other for moved."""
     from filelock import FileLock, Timeout
 
-    for lock in (workspace.root / ".locks").glob("run-*.lock"):
+    for lock in workspace.locks.glob("run-*.lock"):
         try:
             with FileLock(lock, timeout=0, thread_local=False):
                 continue

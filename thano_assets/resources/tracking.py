@@ -181,7 +181,7 @@ class Tracking:
         return str(found.experiment_id)
 
     def _run_lock(self, run_id: str) -> Path:
-        return self.workspace.root / ".locks" / f"run-{run_id}.lock"
+        return self.workspace.locks / f"run-{run_id}.lock"
 
     def _alive(self, run_id: str) -> bool:
         """Whether the process of a run that has not ended still lives."""

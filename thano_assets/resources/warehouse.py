@@ -234,6 +234,11 @@ class Warehouse:
                 os.truncate(self.path, wanted)
 
     def _unusable(self, reason: str) -> WorkspaceError:
+        if "not a valid DuckDB database" in reason:
+            return WorkspaceError(
+                f"The warehouse {self.path} is no DuckDB database.",
+                hint="`thano doctor --repair` puts it aside; tables are made again by their statements.",
+            )
         return WorkspaceError(
             f"The warehouse {self.path} cannot be used: {reason}.",
             hint="DROP TABLE, DELETE MODEL and `thano clean` free space, even on a full disk; `thano doctor` "

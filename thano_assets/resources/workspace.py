@@ -26,6 +26,8 @@ from ..progress import current
 SETTINGS_FILE = "thano.toml"
 ENVIRONMENT_VARIABLE = "THANO_WORKSPACE"
 
+DROPPED = ".dropped"  # ends the notes of DROP TABLE
+
 SETTINGS_TEXT = """\
 # Settings of this workspace. Every line below shows a default; take the '#' away to change one.
 
@@ -179,8 +181,12 @@ def read_settings(path: Path) -> Settings:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         text = ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise WorkspaceError(f"{path} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise WorkspaceError(
+            f"{path} is not UTF-8 text.", hint="`thano doctor --repair` puts it aside and takes the defaults."
+        ) from error
+    except OSError as error:
+        raise WorkspaceError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -346,6 +352,15 @@ class Workspace:
         """The file of settings, ``thano.toml``."""
         return self.root / SETTINGS_FILE
 
+    @property
+    def locks(self) -> Path:
+        """Folder of locks, and of notes of work that must not be left half done."""
+        return self.root / ".locks"
+
+    def unfinished_drops(self) -> list[Path]:
+        """Notes of DROP TABLE statements that are under way, or were killed; see ``removal.py``."""
+        return [path for path in self.locks.glob(f".*{DROPPED}") if path.is_file()]
+
     @cached_property
     def settings(self) -> Settings:
         """The settings, read once.
@@ -439,7 +454,7 @@ class Workspace:
             self.mlflow,
             self.dagster_home,
             self.models_cache,
-            self.root / ".locks",
+            self.locks,
         )
 
     @property
@@ -475,7 +490,7 @@ class Workspace:
 
     @property
     def _reserve(self) -> Path:
-        return self.root / ".locks" / "reserve"
+        return self.locks / "reserve"
 
     def keep_reserve(self) -> None:
         """Hold some disk back, with which tables and models can be removed when the disk is full."""
@@ -505,9 +520,9 @@ class Workspace:
         from filelock import FileLock, Timeout
 
         try:
-            (self.root / ".locks").mkdir(parents=True, exist_ok=True)
+            (self.locks).mkdir(parents=True, exist_ok=True)
             # Not thread-local: the object never leaves this frame, and threads wait for each other.
-            lock = FileLock(self.root / ".locks" / f"{name}.lock", thread_local=False)
+            lock = FileLock(self.locks / f"{name}.lock", thread_local=False)
             try:
                 lock.acquire(timeout=1)
             except Timeout:

@@ -36,7 +36,7 @@ _MEDIA = re.compile(
 # More of them, which canonical texts do not put into quotes: what stands in a catalog already keeps its text.
 _MORE_MEDIA = re.compile(
     r"tutorial_vilt|vilt\w*|x[-_]?clip\w*|tft|temporal_?fusion_?transformer|mobilevit\w*|"
-    r"efficient(?:net)?_?v2[_-]?[smlb]?\d*|convnext\w*|deepar|nbeats|informer",
+    r"efficient(?:net)?_?v2[_-]?[smlb]?\d*|convnext\w*|deepar|n-?beats(?:x)?|n-?hits|informer|autoformer|patchtst|tide",
     re.IGNORECASE,
 )
 

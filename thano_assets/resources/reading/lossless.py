@@ -223,7 +223,7 @@ def _measures(x: str, decimal: str) -> dict[str, str]:
         "date": f"count(*) FILTER ({date})",
         "stamp": f"count(*) FILTER ({stamp} OR {_round_trip(x, 'TIMESTAMP')})",
         "moment": f"count(*) FILTER ({date} OR {stamp} OR {_round_trip(x, 'TIMESTAMP')})",
-        "T": f"count(*) FILTER (contains({x}, 'T'))",
+        "restamped": f"min({x}) FILTER ({stamp} AND {_round_trip(x, 'TIMESTAMP')} IS NOT TRUE)",
         "time": f"count(*) FILTER ({_round_trip(x, 'TIME')})",
     }
 
@@ -269,8 +269,11 @@ def _decide(
             f"Column {column.name} is DOUBLE, which drops zeros at the end: {shown} is {stored}; "
             f"columns={{'{column.name}': 'VARCHAR'}} keeps the spelling."
         )
-    if typed == "TIMESTAMP" and counts["T"]:
-        note = f"Column {column.name} is TIMESTAMP, which writes a blank where the file has T."
+    if typed == "TIMESTAMP" and counts["restamped"]:
+        shown = counts["restamped"]
+        stored = shown.replace("T", " ")
+        stored = stored.rstrip("0").rstrip(".") if "." in stored else stored
+        note = f"Column {column.name} is TIMESTAMP, which writes {shown} as {stored}."
     if counts["empty"] and not sample:
         empty = counts["empty"]
         values = '1 empty text ("")' if empty == 1 else f'{empty:,} empty texts ("")'
@@ -306,6 +309,8 @@ def _test(type_: str, counts: dict[str, Any], decimal: str) -> str:
             return f"({_round_trip(n, 'DOUBLE')} OR regexp_full_match({n}, '{_INTEGER}'))"
         case "BOOLEAN":
             return "{x} IN ('true', 'false')"
+        case "TIMESTAMP" if not counts["restamped"]:
+            return f"({_round_trip('{x}', 'DATE')} OR {_round_trip('{x}', 'TIMESTAMP')})"
         case "TIMESTAMP":
             stamp = f"(regexp_full_match({{x}}, '{_TIMESTAMP}') AND TRY_CAST({{x}} AS TIMESTAMP) IS NOT NULL)"
             return f"({stamp} OR {_round_trip('{x}', 'DATE')} OR {_round_trip('{x}', 'TIMESTAMP')})"
