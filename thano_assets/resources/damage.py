@@ -29,8 +29,8 @@ _DUCKDB, _DUCKDB_PLACE = b"DUCK", 8
 _REPAIR = "`thano doctor --repair` mends it"
 _AGAIN = f"{_REPAIR}: it is made again when needed."
 _ROWS_LOST = (
-    f"{_REPAIR}: it is put aside, and the next BUILD MODEL keeps its rows anew; versions that were trained on "
-    "these can no longer be rebuilt or checked against them."
+    f"{_REPAIR}: it is put aside, and the next BUILD MODEL keeps its rows anew; versions that were trained "
+    "on these can no longer be rebuilt or checked against them."
 )
 
 
