@@ -1,0 +1,204 @@
+"""Take away each defence of docs/security.md in turn, and see that its test fails.
+
+    python tools/check_defences.py [--only WORD]
+
+Works in a copy of the project. Takes about ten minutes on two cores; exits with 1 if a test still passes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Defence:
+    """A change that takes a defence away, and the test that must then fail.
+
+    Attributes:
+        name: What is prevented.
+        file: Where, below ``thano_assets/``.
+        old, new: The text that is replaced; it stands in the file.
+        test: For pytest.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+DEFENCES = [
+    Defence(
+        "COPY from outside",
+        "resources/files.py",
+        "    if not any(real == root or root in real.parents for root in roots):",
+        "    if False:",
+        "tests/resources/test_files.py",
+    ),
+    Defence(
+        "files read by queries",
+        "binding.py",
+        "            if not may_be_read(workspace, read.path_or_function):",
+        "            if False:",
+        "tests/session/test_security.py::test_queries_read_no_files_but_data",
+    ),
+    Defence(
+        "DuckDB's own access",
+        "resources/warehouse.py",
+        "SET enable_external_access = false",
+        "SET enable_external_access = true",
+        "tests/resources/test_warehouse.py",
+    ),
+    Defence(
+        "settings changed by SQL",
+        "resources/warehouse.py",
+        'connection.execute("SET lock_configuration = true")',
+        "pass",
+        "tests/resources/test_warehouse.py",
+    ),
+    Defence(
+        "formats that run code",
+        "resources/files.py",
+        "    if suffix in _RUNS_CODE:",
+        "    if False:",
+        "tests/resources/test_files.py",
+    ),
+    Defence(
+        "a far cell",
+        "resources/reading/workbook.py",
+        "MOST_CELLS = 20_000_000",
+        "MOST_CELLS = 10**15",
+        "tests/resources/test_reading.py::TestWorkbooks",
+    ),
+    Defence(
+        "damaged compressed files",
+        "resources/reading/faults.py",
+        "    except (zlib.error, EOFError) as error:",
+        "    except ZeroDivisionError as error:",
+        "tests/resources/test_mutated_files.py",
+    ),
+    Defence(
+        "pickled weights",
+        "learning/uploaded.py",
+        "weights_only=True)",
+        "weights_only=False)",
+        "tests/session/test_upload.py",
+    ),
+    Defence(
+        "code of a model",
+        "resources/packaged/encoder.py",
+        'if key not in ("auto_map", "custom_pipelines")',
+        "if key",
+        "tests/session/test_security.py::test_no_code_of_a_model_is_run_or_kept",
+    ),
+    Defence(
+        "foreign pages at Dagster's",
+        "interfaces/dagster_page.py",
+        "        refusal = self.refusal(scope)\n",
+        "        refusal = None\n",
+        "tests/interfaces/test_dagster_page.py",
+    ),
+    Defence(
+        "GraphQL in an address",
+        "interfaces/dagster_page.py",
+        '                scope["query_string"] = b""',
+        "                pass",
+        "tests/interfaces/test_dagster_page.py",
+    ),
+    Defence(
+        "foreign pages at MLflow's",
+        "interfaces/ui.py",
+        '_MLFLOW_HOSTS = "localhost,',
+        '_MLFLOW_HOSTS = "*,localhost,',
+        "tests/interfaces/test_ui.py",
+    ),
+    Defence(
+        "other machines",
+        "interfaces/processes.py",
+        'HOST = "127.0.0.1"',
+        'HOST = "0.0.0.0"',
+        "tests/interfaces/test_ui.py",
+    ),
+    Defence(
+        "passwords",
+        "resources/workspace.py",
+        """    return re.sub(r"(?<=://)[^/@\\s'\\"]+@", "", text)""",
+        "    return text",
+        "tests/session/test_security.py::test_passwords_are_not_shown",
+    ),
+    Defence(
+        "long texts",
+        "session.py",
+        "        if len(text) > longest:",
+        "        if False:",
+        "tests/session/test_security.py::test_texts_that_are_too_long_are_refused_before_they_are_read",
+    ),
+    Defence(
+        "files of another machine",
+        "system.py",
+        "            or parts[0] != _machine()\n",
+        "",
+        "tests/assets/test_answers.py",
+    ),
+]
+
+
+def still_passes(defence: Defence, copy: Path) -> bool:
+    """Whether the test passes without the defence, which is a hole in it."""
+    file = copy / "thano_assets" / defence.file
+    text = file.read_text(encoding="utf-8")
+    if defence.old not in text:
+        raise SystemExit(
+            f"{defence.file} no longer has {defence.old.strip()!r}: put {defence.name} right here."
+        )
+    file.write_text(text.replace(defence.old, defence.new), encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", *defence.test.split()],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            check=False,
+            capture_output=True,
+        )
+    finally:
+        file.write_text(text, encoding="utf-8")
+    if done.returncode > 1:  # pytest found no test; a killed process counts as a failure
+        raise SystemExit(done.stdout.decode() + done.stderr.decode())
+    return done.returncode == 0
+
+
+def main() -> int:
+    """Try them all."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    options.add_argument("--only", default="", help="defences whose names have this word")
+    chosen = options.parse_args()
+    holes = 0
+    with tempfile.TemporaryDirectory(prefix="thano-defences-") as folder:
+        copy = Path(folder) / "project"
+        for part in ("thano_assets", "tests", "pyproject.toml", "thanosql.py"):
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy2(source, copy / part)
+        for defence in DEFENCES:
+            if chosen.only not in defence.name:
+                continue
+            passes = still_passes(defence, copy)
+            holes += passes
+            print(f"{'NOT SEEN' if passes else 'seen'}: {defence.name} ({defence.test})", flush=True)
+    return 1 if holes else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
