@@ -248,8 +248,11 @@ def test_a_file_with_types_of_others_is_not_loaded(rows: pa.Table, tmp_path: Pat
 def test_scores_of_numbers() -> None:
     truth, found = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 6.0])
     assert regression_scores(truth, found) == pytest.approx({"mae": 0.5, "rmse": 1.0, "r2": 0.2})
-    flat = regression_table(np.ones(3), np.zeros(3)).to_pylist()
-    assert flat[2] == {"metric": "R2", "score": None}
+    flat = {row["metric"]: row["score"] for row in regression_table(np.ones(3), np.zeros(3)).to_pylist()}
+    assert list(flat) == ["MAE", "MSE", "RMSE", "R2", "RMSLE", "MAPE"]
+    assert flat["R2"] is None
+    assert (flat["MAE"], flat["MSE"], flat["RMSE"], flat["MAPE"]) == (1, 1, 1, 1)
+    assert flat["RMSLE"] == pytest.approx(np.log(2))
 
 
 def test_the_configuration_is_plain(rows: pa.Table, tmp_path: Path) -> None:

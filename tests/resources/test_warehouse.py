@@ -489,7 +489,7 @@ def test_a_folder_that_cannot_be_written() -> None:
 
 def test_a_file_that_is_no_database(kernel: Warehouse) -> None:
     kernel.path.write_text("review,sentiment\n" * 1000, encoding="utf-8")
-    with pytest.raises(WorkspaceError, match="is not a valid DuckDB database"):
+    with pytest.raises(WorkspaceError, match="is no DuckDB database"):
         kernel.tables()
 
 

@@ -75,7 +75,7 @@ def test_broken_settings_name_the_line(workspace: Workspace, text: str, line: in
 
 def test_settings_that_are_no_text(workspace: Workspace) -> None:
     workspace.settings_path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(WorkspaceError, match="cannot be read"):
+    with pytest.raises(WorkspaceError, match="is not UTF-8 text"):
         Workspace.open(workspace.root)
 
 

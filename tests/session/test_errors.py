@@ -129,7 +129,7 @@ CASES = [
         "NULL labels",
         build(rows="SELECT review, nullif(sentiment, 'negative') AS sentiment FROM reviews"),
         "training-data",
-        "6 of 12 rows have NULL in the label column sentiment.",
+        "6 of 12 rows have NULL or blank text in the label column sentiment.",
         None,
     ),
     (

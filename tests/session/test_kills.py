@@ -1,6 +1,6 @@
 """Statements killed at random moments: afterwards everything is as before it or as after it.
 
-A dozen by default; ``THANO_KILLS=100 pytest tests/session/test_kills.py`` takes that many.
+Eight by default; ``THANO_KILLS=100 pytest tests/session/test_kills.py`` takes that many.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from thano_assets.catalog import EntryKind
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
-KILLS = int(os.environ.get("THANO_KILLS", "12"))
+KILLS = int(os.environ.get("THANO_KILLS", "8"))
 ROWS = 2_000
 PRELOADED = [
     "thano_assets.session",
