@@ -25,6 +25,7 @@ SAMPLE_ROWS = 20_480
 _MARK = "\x1f"
 _REFUSED = re.compile(f"{_MARK}thano{_MARK}(\\d+){_MARK}(.*?){_MARK}", re.DOTALL)
 _EXACT_DIGITS = 15  # significant digits that a DOUBLE always gives back
+_LONGEST_TYPED = 64  # bytes: what is longer is no number, date or time that a type keeps
 _FLOAT_DIGITS = 6  # and those that a FLOAT does
 
 _INTEGER = "-?(0|[1-9][0-9]{0,14})"
@@ -201,6 +202,8 @@ def _round_trip(x: str, type_: str) -> str:
 
 def _measures(x: str, decimal: str) -> dict[str, str]:
     """SQL of each figure that :func:`_decide` needs, over the column ``x``."""
+    whole_text = x
+    x = f"CASE WHEN strlen({x}) <= {_LONGEST_TYPED} THEN {x} END"  # texts are not looked at further
     n = _number_text(x, decimal)
     canonical, plain = _round_trip(n, "DOUBLE"), _plain(n)
     whole = f"regexp_full_match({n}, '{_INTEGER}')"
@@ -209,7 +212,7 @@ def _measures(x: str, decimal: str) -> dict[str, str]:
     stamp = f"(regexp_full_match({x}, '{_TIMESTAMP}') AND TRY_CAST({x} AS TIMESTAMP) IS NOT NULL)"
     date = _round_trip(x, "DATE")
     return {
-        "values": f"count({x})",
+        "values": f"count({whole_text})",
         "empty": f"count(*) FILTER ({x} = '')",
         "whole": f"count(*) FILTER ({_round_trip(x, 'BIGINT')})",
         "number": f"count(*) FILTER ({number})",
@@ -218,7 +221,7 @@ def _measures(x: str, decimal: str) -> dict[str, str]:
         "example": f"min({x}) FILTER ({plain} AND NOT {canonical})",
         "least scale": f"min({scale}) FILTER ({plain})",
         "most scale": f"max({scale}) FILTER ({plain})",
-        "other": f"min({x}) FILTER ({x} <> '' AND {number} IS NOT TRUE)",
+        "other": f"min(left({whole_text}, 80)) FILTER ({whole_text} <> '' AND {number} IS NOT TRUE)",
         "true": f"count(*) FILTER ({x} IN ('true', 'false'))",
         "date": f"count(*) FILTER ({date})",
         "stamp": f"count(*) FILTER ({stamp} OR {_round_trip(x, 'TIMESTAMP')})",
