@@ -19,7 +19,7 @@ from ...errors import DataFileError
 from ...system import scratch_file
 from ..files import format_of, resolve
 from ..warehouse import describe, interrupted, quote
-from . import delimited, json_rows, lossless, workbook
+from . import delimited, json_rows, lossless, parquet, workbook
 from .dialect import Dialect
 from .encoding import codec, not_utf8, write_utf8
 from .faults import (
@@ -172,7 +172,7 @@ class RawSource:
                 elif self.format in _JSON:
                     sql, names, notes, copies = self._json(connection, copies, widened, stack)
                 elif self.format == "parquet":
-                    sql, names = self._parquet(connection, notes)
+                    sql, names = parquet.typed(connection, files, self.options, notes)
                 else:
                     texts_ = {name: type_ for name, type_ in widened.items() if type_ == "VARCHAR"}
                     options = replace(self.options, types={**texts_, **self.options.types})
@@ -284,27 +284,6 @@ class RawSource:
         """A temporary file for a copy of ``file``."""
         assert self.scratch is not None
         return stack.enter_context(scratch_file(self.scratch, f".{file.name[:40]}.txt"))
-
-    def _parquet(self, connection: duckdb.DuckDBPyConnection, notes: list[str]) -> tuple[str, list[str]]:
-        listed = lossless.text_literal_list([str(file) for file in self.files])
-        sql = f"SELECT * FROM read_parquet({listed})"
-        if len(self.files) > 1:
-            notes += _parquet_differences(connection, self.files)
-            sql = f"SELECT * FROM read_parquet({listed}, union_by_name = true)"
-        columns = describe(connection, sql)
-        names = [column.name for column in columns]
-        notes += _renamed_in_parquet(self.files[0], names) if len(self.files) == 1 else []
-        expressions = []
-        for number, column in enumerate(columns):
-            type_ = "VARCHAR" if self.options.all_text else self.options.type_of(column.name)
-            text = f"CAST({quote(column.name)} AS VARCHAR)"
-            if type_ is None or type_ == column.type:
-                expressions.append(quote(column.name))
-            elif type_ == "VARCHAR":
-                expressions.append(f"{text} AS {quote(column.name)}")
-            else:
-                expressions.append(lossless.given(column.name, type_).expression(number, text=text))
-        return f"SELECT {', '.join(expressions)} FROM ({sql})", names
 
     def _one_below_another(self, connection: duckdb.DuckDBPyConnection, tables: list[pa.Table]) -> str:
         """The rows of several workbooks; a column that has several types among them is text.
@@ -492,44 +471,6 @@ def _told(notes: list[str], copies: Mapping[Path, Path]) -> list[str]:
     return (
         told if len(told) <= 20 else [*told[:20], f"{len(told) - 20:,} more notes of this kind are left out."]
     )
-
-
-def _parquet_differences(connection: duckdb.DuckDBPyConnection, files: list[Path]) -> list[str]:
-    """Which files lack columns that others have; they are NULL in their rows."""
-    names: dict[Path, list[str]] = {}
-    for file in files:
-        described = connection.execute(
-            f"DESCRIBE SELECT * FROM read_parquet({lossless.text_literal_list([str(file)])})"
-        ).fetchall()
-        names[file] = [row[0] for row in described]
-    every = dict.fromkeys(name for columns in names.values() for name in columns)
-    notes = []
-    for file, columns in names.items():
-        lacking = [name for name in every if name.casefold() not in {one.casefold() for one in columns}]
-        if lacking:
-            notes.append(f"'{file.name}' has no column {', '.join(lacking[:8])}: NULL in its rows.")
-    return notes
-
-
-def _renamed_in_parquet(file: Path, names: list[str]) -> list[str]:
-    """What DuckDB calls otherwise than the file, or reads as another type."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        schema = pq.read_schema(file)
-    except (OSError, pa.ArrowException):
-        return []  # DuckDB read it; the notes are a courtesy
-    notes = [
-        f"The column {field.name!r} of '{file.name}' is {name} in the table."
-        for field, name in zip(schema, names, strict=False)
-        if field.name != name
-    ]
-    return notes + [
-        f"Column {name} is a duration in '{file.name}': the table has its number of units ({field.type})."
-        for field, name in zip(schema, names, strict=False)
-        if pa.types.is_duration(field.type)
-    ]
 
 
 def _has_mark(file: Path) -> bool:
