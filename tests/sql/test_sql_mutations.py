@@ -150,3 +150,10 @@ def test_long_texts_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         counts.append(looks)
     assert counts[1] < 2.2 * counts[0] + 100
     assert len(tokenize("SELECT 1;" * 1000)) == 3000
+
+
+def test_no_setting_is_advised() -> None:
+    with pytest.raises(ThanoError) as caught:
+        parse("SELECT " + "(" * 1200 + "1" + ")" * 1200)
+    assert "SET " not in caught.value.message
+    assert caught.value.message.endswith("exceeded.")

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from thano_assets.errors import QueryError, ThanoError, UnknownColumn, UnknownTable
-from thano_assets.sql.judge import duckdb_error_offset
+from thano_assets.sql.judge import duckdb_error_offset, without_settings
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,7 +25,7 @@ def in_users_text(error: duckdb.Error, query: Query, rendered: Rendered) -> Than
     """``error``, which DuckDB raised for ``rendered``, as an error with a place in the query's source."""
     message = str(error)
     first = message.split("\n", 1)[0]
-    sentence = first.split(": ", 1)[-1].strip().rstrip(".") + "."
+    sentence = without_settings(first.split(": ", 1)[-1]).strip().rstrip(".") + "."
     found: ThanoError
     length = 1
     if match := _COLUMN.search(message):

@@ -92,8 +92,10 @@ def statement_kinds(sql: str) -> list[str] | Complaint:
             start, length = _location(found)
             before = char_offset(sql, start)
             after = char_offset(sql, start + length)
-            return Complaint(str(found.get("error_message", error)), before, max(1, after - before))
-        message = str(error).split("\n", 1)[0].split(": ", 1)[-1]
+            return Complaint(
+                without_settings(str(found.get("error_message", error))), before, max(1, after - before)
+            )
+        message = without_settings(str(error).split("\n", 1)[0].split(": ", 1)[-1])
         return Complaint(message, duckdb_error_offset(str(error), sql) or 0, 1)
 
 
@@ -150,6 +152,11 @@ def char_offset(text: str, byte_offset: int) -> int:
 
 
 _SNIPPET = re.compile(r"LINE (\d+): (.*)\n( *)\^", re.MULTILINE)
+
+
+def without_settings(message: str) -> str:
+    """DuckDB's message without its advice to change a setting, which no statement may."""
+    return re.sub(r' Use "SET [^"]+"[^.]*(\.|$)', "", message)
 
 
 def duckdb_error_offset(message: str, sql: str) -> int | None:
