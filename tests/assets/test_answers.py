@@ -35,7 +35,7 @@ def version(tmp_path: Path) -> ModelVersion:
         version=1,
         aliases=("champion",),
         run_id="r",
-        path=folder,
+        locate=lambda: tmp_path,
         tags={"thano.data_version": "a" * 32},
         metrics={},
         params={},

@@ -5,7 +5,8 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
@@ -37,6 +38,7 @@ from thano_assets.graph.build import Key, makes_base
 from thano_assets.progress import Progress, Task
 from thano_assets.sql.promotion import condition_of
 from thano_assets.sql.statements import BuildModel, Copy, FitModel
+from thano_assets.stopping import heeding
 
 _BODIES: Mapping[NodeKind, Callable[[Node, Runtime], Outcome]] = {
     NodeKind.RAW: raw.materialize,
@@ -237,7 +239,8 @@ def _materialize(
     def made_in_this_run(key: Key) -> bool:
         return run.asset_selection is None or asset_key(key) in run.asset_selection
 
-    with progress.reporting_to(listener) if asked is progress.SILENT else nullcontext():
+    with _recorded_stop(context), heeding(lambda: _is_cancelled(context), listener):
+        runtime = replace(runtime, progress=progress.current())
         try:
             checks.guard(node, expectations, made_in_this_run, runtime)
             started = time.perf_counter()
@@ -253,6 +256,23 @@ def _materialize(
         except ThanoError as error:
             context.log.error(error.pretty())
             raise
+
+
+def _is_cancelled(context: AssetExecutionContext) -> bool:
+    run = context.instance.get_run_by_id(context.run.run_id)
+    return run is None or run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+
+@contextmanager
+def _recorded_stop(context: AssetExecutionContext) -> Iterator[None]:
+    """Write a stop by a signal down, as Terminate does: Dagster takes it for a failure otherwise."""
+    try:
+        yield
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        run = context.instance.get_run_by_id(context.run.run_id)
+        if run is not None and run.status is dg.DagsterRunStatus.STARTED:
+            context.instance.report_run_canceling(run, "The run was told to stop by a signal.")
+        raise
 
 
 def _show_new_content(runtime: Runtime) -> None:

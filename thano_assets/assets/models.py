@@ -90,7 +90,14 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
             version, made = _trained(training, runtime, champion=gate is None)
         else:
             version = known
-    verdict = gate.judge(version, runtime) if gate is not None else None
+    try:
+        verdict = gate.judge(version, runtime) if gate is not None else None
+    except Exception:
+        raise
+    except BaseException:  # stopped: a version that nobody has judged is half done
+        if made is not None:
+            registry.withdraw(version.name, version.run_id, before.version if before is not None else None)
+        raise
     if known is not None and verdict is None:
         version = registry.promote(version.name, version.version)
     champion = version if gate is None else registry.champion(training.name)

@@ -203,8 +203,8 @@ def _process_tag(pid: int) -> str:
 def _record_cancelled(instance: dg.DagsterInstance, run_ids: list[str]) -> None:
     for run_id in run_ids:
         run = instance.get_run_by_id(run_id)
-        # Dagster has taken the interrupted step for a failed one by now; the person knows better.
-        if run is not None and not run.is_success:
+        # Between two steps Dagster takes the stop for a failure; the person knows better.
+        if run is not None and run.status not in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED):
             instance.report_run_canceled(run, "Stopped by the person who asked for it.")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from thano_assets.errors import ThanoError
-from thano_assets.interfaces.signals import was_stopped
+from thano_assets.stopping import was_stopped
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -25,7 +25,7 @@ from thano_assets.interfaces.command_group import (
     pass_settings,
 )
 from thano_assets.interfaces.formats import BINARY_FORMATS, DATA_FORMATS, format_of
-from thano_assets.interfaces.signals import stoppable
+from thano_assets.stopping import stoppable
 
 if TYPE_CHECKING:
     from thano_assets.session import Result

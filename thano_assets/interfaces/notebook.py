@@ -23,9 +23,9 @@ from IPython.display import DisplayHandle, display
 from thano_assets.errors import ThanoError, UnknownTable, did_you_mean
 from thano_assets.interfaces.formats import weighted_words, words_text
 from thano_assets.interfaces.render import Meter, RichProgress, duration
-from thano_assets.interfaces.signals import stoppable, was_stopped
 from thano_assets.progress import Progress, Task
 from thano_assets.sql.lexer import PARAMETER, tokenize
+from thano_assets.stopping import stoppable, was_stopped
 from thano_assets.system import scratch_file
 
 if TYPE_CHECKING:

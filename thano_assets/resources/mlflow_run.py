@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WorkspaceError
+from ..stopping import permit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -130,27 +131,35 @@ class BuildRun:
 
         given = {**self.tags, **(tags or {})}
         finite = {key: float(value) for key, value in metrics.items() if math.isfinite(float(value))}
-        logged = None
+        logged, before = None, None
         try:
             with tempfile.TemporaryDirectory(prefix="thano-mlflow-") as temporary:
                 target = Path(temporary) / "model"
                 kept = None if labels is None else dict(labels)
                 logged = self._log_model(Path(model_dir), target, kept, finite, given)
-            now, step = int(time.time() * 1000), self._step
-            self._pending += [
-                Metric(self._final(key), value, now, step, model_id=logged.model_id)
-                for key, value in finite.items()
-            ]
-            self._flush()
-            self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
-            with self.registry.exclusive(self.name):
-                version = self._create_version(logged, labels, finite, given)
-                if champion:
-                    self.client.set_registered_model_alias(self.name, CHAMPION, str(version))
-                self.registered = self.registry.resolve(self.name, version=version)
+                now, step = int(time.time() * 1000), self._step
+                self._pending += [
+                    Metric(self._final(key), value, now, step, model_id=logged.model_id)
+                    for key, value in finite.items()
+                ]
+                self._flush()
+                self.client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
+                with self.registry.exclusive(self.name):
+                    before = self.registry.answering(self.name)
+                    permit()
+                    version = self._create_version(logged, labels, finite, given)
+                    self.registered = self.registry.resolve(self.name, version=version)
+                    if self.registered is not None and not self.registry.is_local:
+                        self.registry.keep_fetched(self.registered, target)
+                    if (
+                        champion
+                    ):  # last: whoever asks for the champion gets the old version or all of this one
+                        self.registry.set_alias(self.name, version)
+                        self.registered = self.registry.resolve(self.name, version=version)
         except BaseException as error:
-            if logged is not None:
-                with suppress(Exception):  # the error that is told is the first one
+            with suppress(Exception):  # the error that is told is the first one
+                self.registry.withdraw(self.name, self.run_id, before)
+                if logged is not None:
                     self.registry.drop_unregistered(self.client, self.experiment_id, self.run_id)
             if isinstance(error, OSError):
                 raise WorkspaceError(

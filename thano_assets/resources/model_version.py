@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ class ModelVersion:
         name, version: as registered; versions count from 1.
         aliases: such as ``('champion',)``.
         run_id: the MLflow run that made it.
-        path: the model's folder: of Hugging Face (config, weights, tokenizer), or of a model of tables.
+        locate: gives the folder of its artifacts, on this machine.
         tags, metrics, params: as given when it was made.
         created: time of registration, UTC.
         description: Markdown.
@@ -33,12 +34,20 @@ class ModelVersion:
     version: int
     aliases: tuple[str, ...]
     run_id: str
-    path: Path
+    locate: Callable[[], Path] = field(compare=False, repr=False)
     tags: dict[str, str]
     metrics: dict[str, float]
     params: dict[str, str]
     created: datetime
     description: str = ""
+
+    @cached_property
+    def path(self) -> Path:
+        """The model's folder: of Hugging Face (config, weights, tokenizer), or of a model of tables.
+
+        The files of a version that a server keeps are fetched once, when they are first asked for.
+        """
+        return self.locate() / "model"
 
     @property
     def is_base(self) -> bool:

@@ -18,12 +18,13 @@ from urllib.parse import quote, unquote, urlparse
 
 from ..errors import InvalidOption, UnknownModel, WorkspaceError, did_you_mean
 from ..progress import current
+from ..stopping import permit
 from . import mlflow_client, mlflow_reader
 from .damage import back_up
 from .mlflow_reader import VersionRow
 from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut, log_dataset
 from .model_version import ModelVersion
-from .tracking import Tracking
+from .tracking import Tracking, sentence
 from .workspace import without_password
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Registry(Tracking):
         if not rows:
             return None
         found = self._version(rows[-1])
-        if not (found.path / "config.json").is_file():
+        if self._place(rows[-1]) is not None and not (found.path / "config.json").is_file():
             raise WorkspaceError(
                 f"The files of model {found.name} version {found.version} are not at {found.path}.",
                 hint=f"DELETE MODEL {found.name} VERSION {found.version} forgets it; BUILD MODEL builds it.",
@@ -123,7 +124,7 @@ class Registry(Tracking):
             version=row.version,
             aliases=tuple(sorted(row.aliases)),
             run_id=row.run_id or "",
-            path=self._folder(row) / "model",
+            locate=lambda: self._folder(row),
             tags=tags,
             metrics=_metrics(kept) or row.metrics,
             params=row.params,
@@ -133,16 +134,25 @@ class Registry(Tracking):
 
     def _folder(self, row: VersionRow) -> Path:
         """Where the version's artifacts lie on this machine; those of a server are fetched once."""
-        place = _local_path(row.location)
+        place = self._place(row)
         if place is not None:
             inside = place.as_posix().partition("/mlflow/artifacts/")[2]
             # The database holds absolute paths; a workspace that was moved or copied reads its own files.
             own = self.artifacts / inside
             return own if self.is_local and inside and own.exists() else place
-        target = self.workspace.models_cache / "registry" / quote(row.name, safe="") / str(row.version)
+        target = self._fetched(row.name, row.version, row.run_id)
         if not target.exists():
             self._download(row, target)
         return target
+
+    def _place(self, row: VersionRow) -> Path | None:
+        """The folder of the version's artifacts; ``None`` where they have to be fetched from a server."""
+        place = _local_path(row.location)
+        return place if self.is_local or (place is not None and place.exists()) else None
+
+    def _fetched(self, name: str, version: int, run_id: str | None) -> Path:
+        """Where the artifacts of a server's version are kept; another server may have one of that number."""
+        return self.workspace.models_cache / "registry" / quote(name, safe="") / f"{version}-{run_id or ''}"
 
     def _download(self, row: VersionRow, target: Path) -> None:
         from .mlflow_model import quiet
@@ -152,11 +162,32 @@ class Registry(Tracking):
         target.parent.mkdir(parents=True, exist_ok=True)
         with quiet(), tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
             from mlflow.artifacts import download_artifacts
+            from mlflow.exceptions import MlflowException
 
-            uri = f"models:/{row.name}/{row.version}"
-            whole = download_artifacts(uri, dst_path=folder, tracking_uri=self.tracking_uri)
+            try:
+                # By its own location: a models:/ address is looked up in the registry of the whole process.
+                whole = download_artifacts(
+                    row.location,
+                    dst_path=folder,
+                    tracking_uri=self.tracking_uri,
+                    registry_uri=self.tracking_uri,
+                )
+            except (MlflowException, OSError) as error:
+                raise WorkspaceError(
+                    f"The files of model {row.name} version {row.version} cannot be fetched from {where}: "
+                    f"{without_password(sentence(error))}",
+                    hint="Check that the server answers and that it serves artifacts.",
+                ) from error
             with suppress(FileExistsError, OSError):  # another process was faster
                 Path(whole).rename(target)
+
+    def keep_fetched(self, version: ModelVersion, folder: Path) -> None:
+        """Keep the artifacts in ``folder``, which a server was just given, instead of fetching them again."""
+        target = self._fetched(version.name, version.version, version.run_id)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError), tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as beside:
+            shutil.copytree(folder, Path(beside) / "artifacts")
+            (Path(beside) / "artifacts").rename(target)
 
     # ----------------------------------------------------------------------------------------- writing
 
@@ -264,12 +295,42 @@ class Registry(Tracking):
                 raise self._unknown(name, version)
             if alias not in found.aliases:
                 with quiet():
-                    self.client.set_registered_model_alias(found.name, alias, str(version))
+                    self.set_alias(found.name, version, alias)
             self.tag(found, tags or {})
             promoted = self.resolve(name, version=version)
             assert promoted is not None
         self._keep_copy()
         return promoted
+
+    def set_alias(self, name: str, version: int, alias: str = CHAMPION) -> None:
+        """Move ``alias`` to ``version``, unless the run of this context was cancelled."""
+        permit()
+        self.client.set_registered_model_alias(name, alias, str(version))
+
+    def answering(self, name: str) -> int | None:
+        """The number of the version that answers; its files are not looked for."""
+        return next((row.version for row in self._rows(name, alias=CHAMPION)), None)
+
+    def withdraw(self, name: str, run_id: str, champion: int | None) -> None:
+        """Undo what a run registered, as when it was cancelled meanwhile.
+
+        Args:
+            name: of the model.
+            run_id: the MLflow run whose version goes.
+            champion: the version that answered before.
+        """
+        from .mlflow_model import quiet
+
+        with quiet(), self.exclusive(name):
+            rows = self._rows(name)
+            for row in [row for row in rows if row.run_id == run_id]:
+                if len(rows) == 1:
+                    self.client.delete_registered_model(name)
+                else:
+                    if CHAMPION in row.aliases and champion is not None:
+                        self.client.set_registered_model_alias(name, CHAMPION, str(champion))
+                    self.client.delete_model_version(name, str(row.version))
+                self._delete_files(self.client, row)
 
     def tag(self, version: ModelVersion, tags: Mapping[str, str]) -> None:
         """Set tags of a version and of the run that made it; the verdict also heads its description."""
@@ -350,7 +411,9 @@ class Registry(Tracking):
         from mlflow.exceptions import MlflowException
 
         model_id = re.search(r"/models/(m-[0-9a-f]+)", row.location)
-        folder = self._folder(row)  # first: on a full disk the record of it cannot be changed before
+        # First: on a full disk the record of it cannot be changed before.
+        fetched = self._fetched(row.name, row.version, row.run_id)
+        folder = fetched if self._place(row) is None else self._folder(row)
         if folder.is_relative_to(self.workspace.mlflow) or folder.is_relative_to(self.workspace.models_cache):
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):

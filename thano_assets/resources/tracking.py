@@ -141,7 +141,7 @@ class Tracking:
                             raise self._damaged(wrong) from error
                         raise WorkspaceError(
                             f"MLflow cannot use {without_password(self.tracking_uri)}: "
-                            f"{without_password(_sentence(error))}",
+                            f"{without_password(sentence(error))}",
                             hint=f"After an upgrade of MLflow: mlflow db upgrade sqlite:///{self.database}."
                             if self.is_local
                             else "Check tracking_uri under [mlflow] in thano.toml.",
@@ -257,6 +257,7 @@ class Tracking:
                 monitor.finish()
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """The message of an error on one line, 300 characters at most."""
     text = " ".join(str(error).split())
     return (text if len(text) <= 300 else text[:299] + "…").rstrip(".") + "."

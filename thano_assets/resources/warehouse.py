@@ -25,6 +25,7 @@ import duckdb
 
 from ..errors import BorrowedAsset, UnknownTable, WarehouseBusy, WorkspaceError, did_you_mean
 from ..progress import current
+from ..stopping import permit
 from ..system import no_space
 from . import foreign_writes
 from .locks import HAS_KERNEL_LOCKS, lock_beside
@@ -414,6 +415,7 @@ def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     connection.execute("BEGIN")
     try:
         yield
+        permit()
     except BaseException:
         # An error may have ended the transaction already; the connection closes next in any case.
         with suppress(duckdb.Error):

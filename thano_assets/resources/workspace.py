@@ -9,13 +9,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ SETTINGS_TEXT = """\
 # threads = 4                 (default: all cores)
 
 [mlflow]
-# Where runs and models are recorded; the default is SQLite and files under mlflow/.
+# Where runs and models are recorded (also: MLFLOW_TRACKING_URI); the default is SQLite under mlflow/.
 # tracking_uri = "http://mlflow.example.com:5000"
 # Address of the MLflow UI that links in the Dagster UI point to (also: THANO_MLFLOW_URL).
 # url = "http://127.0.0.1:5000"
@@ -205,7 +206,22 @@ def read_settings(path: Path) -> Settings:
         if address := os.environ.get(variable):
             known = read.get(name, _TABLES[name]())
             read[name] = type(known)(**{**_as_dict(known), "url": address})
-    return Settings(**read)
+    settings = Settings(**read)
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    if settings.mlflow.tracking_uri is None and server and not _is_own_server(server, path.parent):
+        settings = replace(settings, mlflow=replace(settings.mlflow, tracking_uri=server))
+    return settings
+
+
+def _is_own_server(address: str, root: Path) -> bool:
+    """Whether an address of MLflow means the workspace's own database, or the page that shows it."""
+    if address == f"sqlite:///{root.resolve() / 'mlflow' / 'mlflow.db'}":
+        return True
+    try:
+        shown = json.loads((root / "dagster" / "ui.json").read_text(encoding="utf-8"))
+        return bool(shown["mlflow"].rstrip("/") == address.rstrip("/"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _checked(path: Path, text: str, name: str, table: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thano_assets.interfaces.signals import was_stopped
+from thano_assets.stopping import was_stopped
 
 
 def test_an_error_among_its_own_causes_is_looked_through_once() -> None:
