@@ -10,6 +10,7 @@ import pytest
 from dagster._utils.schedules import is_valid_cron_string
 
 from tests.session.conftest import write_rows
+from thano_assets.assets import schedules as schedules_module
 from thano_assets.assets.factory import build_definitions
 from thano_assets.assets.planner import observed
 from thano_assets.assets.schedules import schedules, watchers
@@ -78,6 +79,11 @@ class Daemon:
 def selected(request: dg.RunRequest | str) -> list[str]:
     assert isinstance(request, dg.RunRequest), request
     return [key.to_user_string() for key in request.asset_selection or ()]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_has_asked() -> None:
+    schedules_module._asked.clear()
 
 
 @pytest.fixture
@@ -208,6 +214,40 @@ def test_a_broken_file_fails_once_with_its_sentence(daemon: Daemon) -> None:
         assert session.execute("SELECT count(*) AS n FROM plain").arrow().to_pylist() == [{"n": 1}]
     assert newest["status"] == "failure"
     assert newest["error"].startswith("'two.jsonl'")
+
+
+def test_an_unreadable_file_fails_its_schedule_once_until_it_changes(daemon: Daemon) -> None:
+    name, file = schedule_name(daemon), daemon.workspace.data / "in" / "two.jsonl"
+    file.write_text('{"text": "b", "n": \n')
+    request = daemon.tick(name)
+    assert isinstance(request, dg.RunRequest)
+    assert not daemon.run(request)
+    for _ in range(2):
+        skipped = str(daemon.tick(name))
+        assert skipped.startswith("tables/영화 failed in the run ")
+        assert "(data-file: 'two.jsonl'" in skipped
+    # The watcher knows it too, and does not fail on it a second time.
+    watcher = sensor_name(daemon)
+    daemon.tick(watcher)
+    assert str(daemon.tick(watcher)).startswith("tables/영화 failed in the run ")
+    file.write_text('{"text": "b", "n": 2}\n')
+    request = daemon.tick(name)
+    assert selected(request) == ["raw/영화", "tables/영화"]
+    assert isinstance(request, dg.RunRequest)
+    assert daemon.run(request)
+    assert str(daemon.tick(name)).startswith("Nothing is out of date")
+
+
+def test_a_schedule_and_a_watcher_start_one_run_for_one_change(daemon: Daemon) -> None:
+    write_rows(daemon.workspace, "in/two.jsonl", [{"text": "b", "n": 2}])
+    watcher = sensor_name(daemon)
+    daemon.tick(watcher)
+    request = daemon.tick(schedule_name(daemon))
+    assert isinstance(request, dg.RunRequest)
+    assert str(daemon.tick(watcher)).endswith("has just asked for raw/영화.")
+    assert daemon.run(request)
+    schedules_module._asked.clear()  # a minute later
+    assert selected(daemon.tick(watcher)) == ["tables/plain"]
 
 
 def test_rows_that_break_an_expectation_fail_one_run_and_hold_up_later_ones(daemon: Daemon) -> None:

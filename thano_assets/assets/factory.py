@@ -18,6 +18,7 @@ from thano_assets.assets import (
     column_lineage,
     embeddings,
     evaluations,
+    failures,
     metadata,
     models,
     predictions,
@@ -222,7 +223,7 @@ def _check_result(node: Node, check: CheckOutcome) -> dg.AssetCheckResult:
 def _materialize(
     node: Node, expectations: Mapping[Key, Sequence[Entry]], context: AssetExecutionContext
 ) -> Outcome:
-    resources, run = context.resources, context.run
+    resources, run, began = context.resources, context.run, time.time()
     asked = progress.current()
     # A run of the Dagster UI, a schedule or a sensor has nobody who listens: its log does then.
     listener = _LogProgress(context.log) if asked is progress.SILENT else asked
@@ -255,6 +256,7 @@ def _materialize(
             return outcome
         except ThanoError as error:
             context.log.error(error.pretty())
+            failures.note(context.instance, run.run_id, node.key, error, runtime.workspace, began)
             raise
 
 

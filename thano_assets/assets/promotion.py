@@ -52,6 +52,7 @@ CHECK = "promotion"
 NO_CHAMPION = "no champion"
 #: Tags of a version: ``promoted`` or ``not promoted``, and the sentence that says why.
 DECISION_TAG, REASON_TAG = "thano.promotion", VERDICT_TAG
+_JUDGED_BY_TAG = "thano.promotion_question"
 _TEXT_OPTIONS = ("text_col", "label_col")
 PROMOTED, NOT_PROMOTED = "promoted", "not promoted"
 
@@ -183,11 +184,14 @@ class Gate:
         """
         registry = runtime.registry
         with registry.exclusive(challenger.name):
-            if registry.resolve(challenger.name, version=challenger.version) is None:
+            found = registry.resolve(challenger.name, version=challenger.version)
+            if found is None:
                 raise UnknownModel(
                     f"Model {challenger.name} was deleted while its version {challenger.version} was made.",
                     hint="Run the statement again to build it anew.",
                 )
+            if (known := self._known(found)) is not None:
+                return known
             champion = registry.champion(challenger.name)
             if champion is not None and champion.run_id == challenger.run_id:
                 champion = None
@@ -199,7 +203,11 @@ class Gate:
             theirs = self._scores(champion, runtime, outcome) if champion is not None else None
             failed = [] if again else self.condition.failed(ours, theirs)
             reason = self._reason(challenger, champion, ours, theirs, failed, again)
-            tags = {DECISION_TAG: NOT_PROMOTED if failed else PROMOTED, REASON_TAG: reason}
+            tags = {
+                DECISION_TAG: NOT_PROMOTED if failed else PROMOTED,
+                REASON_TAG: reason,
+                _JUDGED_BY_TAG: self._question(),
+            }
             registry.log_evaluation(
                 challenger,
                 {f"challenge/{name}": value for name, value in ours.items()}
@@ -239,6 +247,17 @@ class Gate:
             CheckOutcome(CHECK, not failed, reason, facts),
             [f"On {self.frozen.name}: {text}" for text in warnings if text],
         )
+
+    def _question(self) -> str:
+        return f"{self.condition} on {self.frozen.fingerprint}"
+
+    def _known(self, challenger: ModelVersion) -> Verdict | None:
+        """The verdict on a version that another run judged by the same question; one version, one verdict."""
+        if challenger.tags.get(_JUDGED_BY_TAG) != self._question():
+            return None
+        promoted, reason = challenger.tags.get(DECISION_TAG) == PROMOTED, challenger.tags.get(REASON_TAG, "")
+        facts = {"condition": str(self.condition), "rows from": self.frozen.name, "judged": "in another run"}
+        return Verdict(promoted, reason, CheckOutcome(CHECK, promoted, reason, facts), [])
 
     def _scores(self, version: ModelVersion, runtime: Runtime, outcome: Outcome) -> dict[str, float]:
         """Metrics of ``version`` on the rows, macro averages over the challenger's classes.

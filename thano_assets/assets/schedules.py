@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from thano_assets.assets import checks
+from thano_assets.assets import checks, failures
 from thano_assets.assets.dagster_compat import ASSET_JOB
 from thano_assets.assets.factory import INCREMENTAL, RELATIONS, op_name
 from thano_assets.assets.metadata import asset_key
 from thano_assets.assets.runtime import Runtime
+from thano_assets.catalog import catalog_of
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind, PlannedAsset
 from thano_assets.graph.build import Key
@@ -39,7 +43,6 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-_LONGEST_TAG = 200
 
 
 def schedules(graph: Graph, workspace: Workspace) -> list[dg.ScheduleDefinition]:
@@ -75,8 +78,7 @@ def _schedule(node: Node, cron: str, workspace: Workspace) -> dg.ScheduleDefinit
     name = op_name(node.key)
 
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        unfinished = _unfinished(context.instance, {"dagster/schedule_name": name})
-        return unfinished or _request(workspace, node.key, descendants=False)
+        return _request(context.instance, name, workspace, node.key, descendants=False)
 
     return dg.ScheduleDefinition(
         name=name,
@@ -103,10 +105,9 @@ def _watcher(node: Node, workspace: Workspace) -> dg.SensorDefinition:
         if signature != before.get("seen"):
             context.update_cursor(json.dumps({**before, "seen": signature}))
             return dg.SkipReason("Files have changed; they are read once they are left alone.")
-        unfinished = _unfinished(context.instance, {"dagster/sensor_name": name})
-        if unfinished is not None:
-            return unfinished
-        answer = _request(workspace, node.key, descendants=True)
+        answer = _request(context.instance, name, workspace, node.key, descendants=True)
+        if isinstance(answer, _Busy):
+            return answer
         # Handled whatever comes of it: a file that cannot be read fails once, not every few seconds.
         context.update_cursor(json.dumps({"seen": signature, "handled": signature}))
         return answer if isinstance(answer, dg.SkipReason) else dg.SensorResult(run_requests=[answer])
@@ -148,26 +149,81 @@ def file_signature(paths: Sequence[str], workspace: Workspace) -> str:
     return hashlib.sha256(repr(sorted(told)).encode()).hexdigest()[:32]
 
 
-def _unfinished(instance: dg.DagsterInstance, tags: dict[str, str]) -> dg.SkipReason | None:
-    runs = instance.get_runs(dg.RunsFilter(tags=tags, statuses=_UNFINISHED), limit=1)
-    return dg.SkipReason(f"The run {runs[0].run_id} has not ended yet.") if runs else None
+class _Busy(dg.SkipReason):
+    """What is out of date is being made already; the next look may find something else."""
 
 
-def _request(workspace: Workspace, key: Key, *, descendants: bool) -> dg.RunRequest | dg.SkipReason:
-    """A run of what is out of date, or the planner's word that nothing is."""
+# What was asked for a moment ago, until the run shows up in the instance: by asset, who asked, and when.
+_asked: dict[tuple[Path, Key], tuple[str, float]] = {}
+_asking = threading.Lock()
+_ASKED_SECONDS = 60.0
+
+
+def _request(
+    instance: dg.DagsterInstance, who: str, workspace: Workspace, key: Key, *, descendants: bool
+) -> dg.RunRequest | dg.SkipReason:
+    """A run of what is out of date, or why there is none.
+
+    A schedule and a sensor that look at the same moment ask for one run: the second one is told to wait.
+    """
     from thano_assets.assets.planner import due
 
-    planned = due(workspace, [key], descendants=descendants)
+    try:
+        planned = due(workspace, [key], descendants=descendants)
+    except ThanoError as error:
+        return dg.SkipReason(str(error))
     due_now = [one for one in planned if one.made]
-    work, why_not = _allowed(due_now, workspace)
-    if why_not and not work:
-        return dg.SkipReason(why_not)
-    if not work:
+    if not due_now:
         return dg.SkipReason(f"Nothing is out of date: {_shown(planned) or '/'.join(key)}.")
+    keys = {one.node.key for one in due_now}
+    busy = _at_work(instance, keys)
+    if busy is not None:
+        return busy
+    work, why_not = _allowed(due_now, workspace)
+    work, failed = _untried(work, instance, workspace)
+    if not work:
+        return dg.SkipReason(" ".join(filter(None, (why_not, failed))))
+    with _asking:
+        now = time.monotonic()
+        for one in work:
+            asker, when = _asked.get((workspace.root, one.node.key), ("", -_ASKED_SECONDS))
+            if asker != who and now - when < _ASKED_SECONDS:
+                return _Busy(f"{asker} has just asked for {'/'.join(one.node.key)}.")
+        _asked.update({(workspace.root, one.node.key): (who, now) for one in work})
     return dg.RunRequest(
         asset_selection=[asset_key(one.node.key) for one in work],
-        tags={INCREMENTAL: "true", REASON: _shortened(_shown(work))},
+        tags={INCREMENTAL: "true", REASON: failures.shortened(_shown(work))},
     )
+
+
+def _at_work(instance: dg.DagsterInstance, keys: set[Key]) -> _Busy | None:
+    """Whoever makes one of ``keys`` already: a schedule, a sensor or a person."""
+    wanted = {asset_key(key) for key in keys}
+    for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), limit=100):
+        if run.job_name == ASSET_JOB and (run.asset_selection is None or run.asset_selection & wanted):
+            return _Busy(f"The run {run.run_id} has not ended yet.")
+    return None
+
+
+def _untried(
+    work: Sequence[PlannedAsset], instance: dg.DagsterInstance, workspace: Workspace
+) -> tuple[list[PlannedAsset], str]:
+    """What of ``work`` has not failed on the very same inputs before, nor stands on such; and what failed."""
+    graph = Graph(catalog_of(workspace).entries())
+    failed: set[Key] = set()
+    sentences = []
+    for one in work:
+        key = one.node.key
+        run = failures.failed_before(instance, graph, key, workspace)
+        if run is not None:
+            why = run.tags.get(failures.ERROR, "").rstrip(".")
+            sentences.append(
+                f"{'/'.join(key)} failed in the run {run.run_id} ({why}); it is made again when its file, "
+                "statement or settings change, or by hand."
+            )
+        if run is not None or any(read in failed for read in one.node.reads):
+            failed.add(key)
+    return [one for one in work if one.node.key not in failed], " ".join(sentences)
 
 
 def _allowed(work: Sequence[PlannedAsset], workspace: Workspace) -> tuple[list[PlannedAsset], str]:
@@ -193,10 +249,6 @@ def _is_one_of(key: Key, tables: set[str], making: set[Key]) -> bool:
 
 def _shown(planned: Sequence[PlannedAsset]) -> str:
     return "; ".join(f"{'/'.join(one.node.key)}: {one.reason}" for one in planned)
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST_TAG else text[: _LONGEST_TAG - 1] + "…"
 
 
 def _described(node: Node, what: str) -> str:

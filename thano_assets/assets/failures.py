@@ -1,0 +1,114 @@
+"""What failed before on the very same inputs: what Dagster starts by itself is not started again for it.
+
+A file that cannot be read cannot be read at the next tick either. The run that fails on it is tagged with a
+hash of the asset's inputs, and a schedule or sensor leaves the asset alone until that hash is another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from thano_assets.catalog import catalog_of
+from thano_assets.errors import (
+    BaseModelUnavailable,
+    ExpectationFailed,
+    ThanoError,
+    WarehouseBusy,
+    WorkspaceError,
+)
+from thano_assets.graph import Graph, Node, NodeKind
+from thano_assets.graph.build import Key
+from thano_assets.resources.environments import registry_of
+from thano_assets.resources.files import resolve
+from thano_assets.sql.statements import Copy
+
+if TYPE_CHECKING:
+    from thano_assets.resources.workspace import Workspace
+
+#: Tag of a failed run: the sentence that says why.
+ERROR = "thano/error"
+#: Tag of a failed run: a hash of the asset that failed and of its inputs.
+_FAILED = "thano/failed-inputs"
+# These may pass without a change of the inputs; a broken EXPECT is asked again at each look.
+_PASSING = (WorkspaceError, WarehouseBusy, BaseModelUnavailable, ExpectationFailed)
+_MODELS = (NodeKind.MODEL, NodeKind.MODEL_VERSION)
+_LONGEST = 200
+
+
+def note(
+    instance: dg.DagsterInstance,
+    run_id: str,
+    key: Key,
+    error: ThanoError,
+    workspace: Workspace,
+    started: float,
+) -> None:
+    """Tag a run whose asset failed.
+
+    Args:
+        instance: Dagster's, which has the run.
+        run_id: The run.
+        key: The asset.
+        error: Why it failed.
+        workspace: Where the inputs are.
+        started: When the asset's step began, seconds since 1970; a file that was written later says nothing.
+    """
+    tags = {ERROR: shortened(f"{error.code}: {error.message}")}
+    if not isinstance(error, _PASSING):
+        graph = Graph(catalog_of(workspace).entries())
+        state, written = _state(graph, key, workspace)
+        if written < started:
+            tags[_FAILED] = state
+    instance.add_run_tags(run_id, tags)
+
+
+def failed_before(
+    instance: dg.DagsterInstance, graph: Graph, key: Key, workspace: Workspace
+) -> dg.DagsterRun | None:
+    """The newest run in which the asset failed on the inputs that it has now."""
+    state, _ = _state(graph, key, workspace)
+    runs = instance.get_runs(dg.RunsFilter(tags={_FAILED: state}), limit=1)
+    return runs[0] if runs else None
+
+
+def shortened(text: str) -> str:
+    """A text of one line that is short enough for a tag."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _state(graph: Graph, key: Key, workspace: Workspace) -> tuple[str, float]:
+    """A hash of what an asset is made from, and when the newest of its files was written."""
+    told: list[object] = [key]
+    newest = 0.0
+    registry = registry_of(workspace)
+    for node in graph.ancestors(key):
+        told.append((node.key, node.entry.text))
+        told += [entry.text for entry in graph.expectations.get(node.key, ())]
+        for name, size, time_ns in _files(node, workspace):
+            told.append((name, size, time_ns))
+            newest = max(newest, time_ns / 1e9)
+        if node.kind in _MODELS and node.key != key:
+            told.append(registry.answering(node.name))
+    settings = workspace.settings_path
+    told.append(settings.read_bytes() if settings.is_file() else b"")
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:32], newest
+
+
+def _files(node: Node, workspace: Workspace) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the files that an asset reads; those that are not there have no part."""
+    if node.kind is not NodeKind.RAW:
+        return []
+    found = []
+    for statement in node.entry.statements:
+        if isinstance(statement, Copy) and statement.path is not None:
+            try:
+                for file in resolve(workspace, statement.path):
+                    status = file.stat()
+                    found.append((str(file), status.st_size, status.st_mtime_ns))
+            except (ThanoError, OSError):
+                continue
+    return sorted(found)
