@@ -33,7 +33,7 @@ TERMINATE = "mutation($run: String!) { terminateRun(runId: $run) { __typename } 
 RUN = "query($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 LOG = """
 query($run: ID!) { runOrError(runId: $run) { ... on Run { eventConnection(limit: 1000) { events {
-  ... on MessageEvent { message } } } } } }"""
+  ... on MessageEvent { message } ... on ErrorEvent { error { message causes { message } } } } } } } }"""
 BUILD = (
     "BUILD MODEL m USING ElectraEn OPTIONS (text_col='text', label_col='label', epochs={epochs}, "
     "baseline=False, max_length=32, overwrite=True{gate}) AS SELECT * FROM rows"
@@ -59,7 +59,7 @@ def status(address: str, run: str) -> str:
 def log(address: str, run: str) -> list[str]:
     """Messages of a run's events."""
     events = ask(address, LOG, {"run": run})["runOrError"]["eventConnection"]["events"]
-    return [event.get("message", "") for event in events]
+    return [f"{event.get('message', '')} {event.get('error') or ''}".strip() for event in events]
 
 
 def spin() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from thano_assets.errors import WorkspaceError
-from thano_assets.resources.workspace import SETTINGS_TEXT, Workspace, read_settings
+from thano_assets.resources.settings import SETTINGS_TEXT, read_settings
+from thano_assets.resources.workspace import Workspace
 
 
 def test_create_makes_the_layout(tmp_path: Path) -> None:

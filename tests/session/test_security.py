@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from thano_assets.errors import ThanoError
-from thano_assets.resources.workspace import Settings, Workspace, read_settings
+from thano_assets.resources.settings import Settings, read_settings
+from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from thano_assets.errors import WorkspaceError
 from thano_assets.interfaces.processes import HOST, START_SECONDS, Group, Service, is_free
+from thano_assets.resources.dagster_home import update_dagster_yaml, update_workspace_yaml
 from thano_assets.system import process_alive
 
 if TYPE_CHECKING:
@@ -132,16 +133,8 @@ def _services(workspace: Workspace, dagster_url: str, mlflow_url: str) -> list[S
     root = Path(workspace.root)
     logs = home / "ui-logs"
     logs.mkdir(parents=True, exist_ok=True)
-    target = home / "workspace.yaml"
-    target.write_text(
-        "# Written by `thano ui`: the code location that Dagster shows.\n"
-        "load_from:\n"
-        "  - python_module:\n"
-        f"      module_name: {LOCATION}.definitions\n"
-        f"      location_name: {LOCATION}\n"
-        f"      working_directory: {json.dumps(str(root))}\n",
-        encoding="utf-8",
-    )
+    target = update_workspace_yaml(home)
+    update_dagster_yaml(home, workspace.settings.queue)
     environment = {
         **os.environ,
         "DAGSTER_HOME": str(home),

@@ -123,7 +123,7 @@ def sqlite_damage(path: Path) -> str | None:
 
 
 def _settings(workspace: Workspace) -> Iterator[Damage]:
-    from .workspace import SETTINGS_TEXT, read_settings
+    from .settings import SETTINGS_TEXT, read_settings
 
     path = workspace.settings_path
 
@@ -164,10 +164,11 @@ def _dagster(workspace: Workspace) -> Iterator[Damage]:
     if settings.is_file() and (wrong := _yaml_damage(settings)):
 
         def write_settings() -> str:
-            from .workspace import DAGSTER_YAML_TEXT
+            from .dagster_home import dagster_yaml
+            from .settings import QueueSettings
 
             kept = _aside(settings)
-            settings.write_text(DAGSTER_YAML_TEXT, encoding="utf-8")
+            settings.write_text(dagster_yaml(QueueSettings()), encoding="utf-8")
             return f"{settings} was written anew; what stood there is in {kept.name}."
 
         yield Damage(settings, wrong, f"{_REPAIR}: the settings that Thano writes.", write_settings)

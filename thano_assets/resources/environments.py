@@ -23,7 +23,8 @@ from ..progress import current
 from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, cut
 from .model_version import ModelVersion, TrainingRun
 from .registry import Registry
-from .workspace import SETTINGS_FILE, Settings, Workspace
+from .settings import Settings
+from .workspace import SETTINGS_FILE, Workspace
 
 ENVIRONMENT_NAME_VARIABLE = "THANO_ENV"
 

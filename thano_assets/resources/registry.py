@@ -24,13 +24,14 @@ from .damage import back_up
 from .mlflow_reader import VersionRow
 from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut, log_dataset
 from .model_version import ModelVersion
+from .settings import without_password
 from .tracking import Tracking, sentence
-from .workspace import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from .workspace import Settings, Workspace
+    from .settings import Settings
+    from .workspace import Workspace
 
 _MODEL_TAG = "thano.model"
 #: Tag of a version: the sentence that says why it was promoted or not.

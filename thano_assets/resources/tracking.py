@@ -23,12 +23,13 @@ from .mlflow_reader import RunRow, UnknownSchema
 from .mlflow_run import RUN_TAG_LENGTH, cut
 from .model_version import TrainingRun
 from .relocation import relocate
-from .workspace import without_password
+from .settings import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-    from .workspace import Settings, Workspace
+    from .settings import Settings
+    from .workspace import Workspace
 
 _WORKSPACE_TAG = "thano.workspace"
 
