@@ -7,8 +7,12 @@ torch, Transformers nor MLflow.
 
 from __future__ import annotations
 
+import os
+import warnings
+
 import dagster as dg
 
+from thano_assets.assets import alerts
 from thano_assets.assets.factory import build_definitions
 from thano_assets.assets.observation import observed
 from thano_assets.assets.schedules import schedules, watchers
@@ -17,17 +21,24 @@ from thano_assets.graph import Graph
 from thano_assets.resources.dagster import resources_for
 from thano_assets.resources.workspace import Workspace
 
+_NO_HOME = (
+    "DAGSTER_HOME is not set: runs, schedules and sensors are kept by another Dagster instance than the "
+    "workspace's, maybe a temporary one. Set it to {home}, or start `thano ui`."
+)
+
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """The graph of the catalog as it is now; reload the code location to see later statements."""
     workspace = Workspace.open()
-    graph = observed(Graph(catalog_of(workspace).entries()), workspace)
     # What is tried out in an environment is not run by the clock.
     production = workspace.production is None
+    if production and not os.environ.get("DAGSTER_HOME"):
+        warnings.warn(_NO_HOME.format(home=workspace.dagster_home), stacklevel=2)
+    graph = observed(Graph(catalog_of(workspace).entries()), workspace)
     return build_definitions(
         graph,
         resources_for(workspace),
         schedules=schedules(graph, workspace) if production else (),
-        sensors=watchers(graph, workspace) if production else (),
+        sensors=[*watchers(graph, workspace), *alerts.sensors(workspace)] if production else (),
     )

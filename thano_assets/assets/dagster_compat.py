@@ -53,12 +53,13 @@ def open_instance(home: Path) -> dg.DagsterInstance:
 
 
 @contextmanager
-def web_application(target: str, lines_of_a_log: int) -> Iterator[Any]:
+def web_application(target: str, lines_of_a_log: int, pools: Mapping[str, int]) -> Iterator[Any]:
     """Dagster's web application (ASGI) for the instance of ``DAGSTER_HOME``, as its own command serves it.
 
     Args:
         target: a ``workspace.yaml``.
         lines_of_a_log: lines of a run's log that the page is sent at a time.
+        pools: how many runs may be in each pool at a time.
     """
     from dagster._core.workspace.context import WorkspaceProcessContext
     from dagster._core.workspace.load_target import WorkspaceFileTarget
@@ -66,6 +67,8 @@ def web_application(target: str, lines_of_a_log: int) -> Iterator[Any]:
     from dagster_webserver.version import __version__
 
     with dg.DagsterInstance.get() as instance:
+        for pool, limit in pools.items():
+            instance.event_log_storage.set_concurrency_slots(pool, limit)
         instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3_600, max_overflow=20)
         with WorkspaceProcessContext(
             instance,
@@ -92,6 +95,7 @@ def assets_definition(
     input_names: Mapping[str, dg.AssetKey],
     checks: Sequence[dg.AssetCheckSpec],
     required_resource_keys: set[str],
+    pool: str | None = None,
 ) -> dg.AssetsDefinition:
     """One asset with its checks, made in one step called ``name``.
 
@@ -107,6 +111,7 @@ def assets_definition(
             **{each: dg.Out(dg.Nothing, is_required=False) for each in outputs},
         },
         required_resource_keys=required_resource_keys,
+        pool=pool,
         code_version=spec.code_version,
     )(make)
     return dg.AssetsDefinition(

@@ -37,6 +37,7 @@ from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key, makes_base
 from thano_assets.progress import Progress, Task
+from thano_assets.resources.dagster_home import INFERENCE, TRAINING
 from thano_assets.sql.promotion import condition_of
 from thano_assets.sql.statements import BuildModel, Copy, FitModel
 from thano_assets.stopping import heeding
@@ -87,6 +88,15 @@ _OF_BASES: Mapping[NodeKind, str] = {
     NodeKind.TRAINING_SET: "The texts that the base model {name} is pre-trained on, kept as Parquet.",
     NodeKind.MODEL: "The base model {name}, an encoder to train classifiers from, pre-trained further by "
     "replaced token detection; each materialization registers a version in MLflow.",
+}
+
+_POOLS: Mapping[NodeKind, str] = {
+    NodeKind.MODEL: TRAINING,
+    NodeKind.PREDICTION: INFERENCE,
+    NodeKind.EXPLANATION: INFERENCE,
+    NodeKind.EVALUATION: INFERENCE,
+    NodeKind.EMBEDDING: INFERENCE,
+    NodeKind.SEARCH: INFERENCE,
 }
 
 #: The tag of runs that do only what a plan found to be out of date.
@@ -206,6 +216,7 @@ def _build(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> dg.Assets
         input_names={op_name(key): asset_key(key) for key in node.reads},
         checks=_check_specs(node, expectations),
         required_resource_keys={"workspace", "warehouse", "registry"},
+        pool=_POOLS.get(node.kind),
     )
 
 

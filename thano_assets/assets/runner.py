@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 # threads of one process then wait for each other for ever.
 _one_run_at_a_time = threading.Lock()
 
-_PROCESS_TAG = "thano/process"
+#: The tag of runs that are executed by the process of a person: a terminal, a notebook.
+PROCESS_TAG = "thano/process"
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -119,7 +120,7 @@ class Runner:
                     definitions,
                     selection,
                     self.instance,
-                    tags={**tags, _PROCESS_TAG: _process_tag(os.getpid())},
+                    tags={**tags, PROCESS_TAG: _process_tag(os.getpid())},
                     log_level=self._log_level,
                     on_created=started.append,
                 )
@@ -189,7 +190,7 @@ def _open_instance(workspace: Workspace) -> dg.DagsterInstance:
 def _close_dead_runs(instance: dg.DagsterInstance) -> None:
     """Record as failed the runs whose process on this host is gone (it was killed)."""
     for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), limit=50):
-        tag = run.tags.get(_PROCESS_TAG, "")
+        tag = run.tags.get(PROCESS_TAG, "")
         pid = tag.rpartition(".")[2]
         if pid.isdigit() and tag == _process_tag(int(pid)) and not process_alive(int(pid)):
             instance.report_run_failed(run, "The process that executed this run is gone.")

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from thano_assets.assets import checks, failures
-from thano_assets.assets.dagster_compat import ASSET_JOB
 from thano_assets.assets.factory import INCREMENTAL, RELATIONS, op_name
 from thano_assets.assets.metadata import asset_key
 from thano_assets.assets.runtime import Runtime
@@ -25,6 +24,7 @@ from thano_assets.catalog import catalog_of
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind, PlannedAsset
 from thano_assets.graph.build import Key
+from thano_assets.graph.plan import downstream, upstream
 from thano_assets.sql.statements import Copy, CreateTableAs, Statement
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ def schedules(graph: Graph, workspace: Workspace) -> list[dg.ScheduleDefinition]
     for node in graph.nodes.values():
         cron = _option(node, "schedule") if node.kind in _SCHEDULED else None
         if cron:
-            found.append(_schedule(node, str(cron), workspace))
+            found.append(_schedule(node, str(cron), graph, workspace))
     return found
 
 
 def watchers(graph: Graph, workspace: Workspace) -> list[dg.SensorDefinition]:
     """A sensor for each table whose COPY has ``watch=True``; each is on from the start."""
     return [
-        _watcher(node, workspace)
+        _watcher(node, graph, workspace)
         for node in graph.nodes.values()
         if node.kind is NodeKind.RAW and _watched_paths(node)
     ]
@@ -74,7 +74,7 @@ def _option(node: Node, name: str) -> Any:
     return found
 
 
-def _schedule(node: Node, cron: str, workspace: Workspace) -> dg.ScheduleDefinition:
+def _schedule(node: Node, cron: str, graph: Graph, workspace: Workspace) -> dg.ScheduleDefinition:
     name = op_name(node.key)
 
     def evaluate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -83,7 +83,7 @@ def _schedule(node: Node, cron: str, workspace: Workspace) -> dg.ScheduleDefinit
     return dg.ScheduleDefinition(
         name=name,
         cron_schedule=cron.lower() if cron.startswith("@") else cron,
-        job_name=ASSET_JOB,
+        target=_target(graph, [node.key]),
         execution_fn=evaluate,
         execution_timezone=workspace.settings.dagster.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -91,7 +91,7 @@ def _schedule(node: Node, cron: str, workspace: Workspace) -> dg.ScheduleDefinit
     )
 
 
-def _watcher(node: Node, workspace: Workspace) -> dg.SensorDefinition:
+def _watcher(node: Node, graph: Graph, workspace: Workspace) -> dg.SensorDefinition:
     name = f"watch_{op_name((NodeKind.TABLE.value, node.name))}"
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
@@ -114,12 +114,18 @@ def _watcher(node: Node, workspace: Workspace) -> dg.SensorDefinition:
 
     return dg.SensorDefinition(
         name=name,
-        job_name=ASSET_JOB,
+        target=_target(graph, downstream(graph, [node.key])),
         evaluation_fn=evaluate,
         minimum_interval_seconds=WATCH_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=_described(node, f"Watches the files of {node.name}; makes again what hangs on them"),
     )
+
+
+def _target(graph: Graph, keys: Sequence[Key]) -> dg.AssetSelection:
+    """The assets that a run may make: ``keys`` and what they stand on."""
+    made = [node for node in upstream(graph, keys) if node.kind is not NodeKind.MODEL_VERSION]
+    return dg.AssetSelection.assets(*(asset_key(node.key) for node in made))
 
 
 def _watched_paths(node: Node) -> list[str]:
@@ -200,7 +206,7 @@ def _at_work(instance: dg.DagsterInstance, keys: set[Key]) -> _Busy | None:
     """Whoever makes one of ``keys`` already: a schedule, a sensor or a person."""
     wanted = {asset_key(key) for key in keys}
     for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), limit=100):
-        if run.job_name == ASSET_JOB and (run.asset_selection is None or run.asset_selection & wanted):
+        if run.asset_selection is None or run.asset_selection & wanted:
             return _Busy(f"The run {run.run_id} has not ended yet.")
     return None
 
@@ -252,4 +258,4 @@ def _shown(planned: Sequence[PlannedAsset]) -> str:
 
 
 def _described(node: Node, what: str) -> str:
-    return f"{what}.\n\n```sql\n{node.entry.text.strip().rstrip(';').rstrip()}\n```"
+    return f"{what}. Its statement: {' '.join(node.entry.text.split()).rstrip('; ')}"

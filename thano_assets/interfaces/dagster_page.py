@@ -135,8 +135,12 @@ def main(target: str, port: int, hosts: Sequence[str] = ()) -> None:
     import uvicorn
 
     from thano_assets.assets.dagster_compat import web_application
+    from thano_assets.resources.dagster_home import INFERENCE, TRAINING
+    from thano_assets.resources.workspace import Workspace
 
-    with web_application(target, _LINES_OF_A_LOG) as app:
+    queue = Workspace.open().settings.queue
+    pools = {TRAINING: queue.training, INFERENCE: queue.inference}
+    with web_application(target, _LINES_OF_A_LOG, pools) as app:
         uvicorn.run(Guard(app, (*LOCAL_HOSTS, *hosts)), host=_ADDRESS, port=port, log_level="warning")
 
 
