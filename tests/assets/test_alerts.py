@@ -1,0 +1,159 @@
+"""Whoever thano.toml names is told of failed runs, failed checks and versions that were not promoted."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import dagster as dg
+import pytest
+
+from tests.session.conftest import write_rows
+from thano_assets.assets import alerts
+from thano_assets.assets.factory import INCREMENTAL, build_definitions
+from thano_assets.errors import WorkspaceError
+from thano_assets.graph import Graph
+from thano_assets.resources.dagster import resources_for
+from thano_assets.resources.settings import AlertSettings
+from thano_assets.resources.workspace import Workspace
+from thano_assets.session import Session
+
+ALERT = {
+    "kind": "failed run",
+    "text": "w: failed run: no such file",
+    "reasons": ["no such file"],
+    "assets": ["raw/영화"],
+    "workspace": "w",
+    "url": "http://127.0.0.1:3000/runs/1",
+}
+
+
+@contextmanager
+def _serving(server: socketserver.BaseServer) -> Iterator[int]:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_address[1]  # type: ignore[index,misc]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Hook(BaseHTTPRequestHandler):
+    received: ClassVar[list[Any]] = []
+
+    def do_POST(self) -> None:
+        self.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class _Mail(socketserver.StreamRequestHandler):
+    """As much of SMTP as one message takes."""
+
+    received: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        self.wfile.write(b"220 here\r\n")
+        while line := self.rfile.readline():
+            if line.upper().startswith(b"DATA"):
+                self.wfile.write(b"354 go on\r\n")
+                lines = []
+                while (line := self.rfile.readline()) != b".\r\n":
+                    lines.append(line.decode())
+                self.received.append("".join(lines))
+            elif line.upper().startswith(b"QUIT"):
+                self.wfile.write(b"221 bye\r\n")
+                return
+            self.wfile.write(b"250 fine\r\n")
+
+
+def test_a_webhook_an_address_and_a_command_are_told(tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    keep = f"import pathlib, sys; pathlib.Path({str(told)!r}).write_text(sys.stdin.read())"
+    _Hook.received.clear()
+    _Mail.received.clear()
+    with (
+        _serving(HTTPServer(("127.0.0.1", 0), _Hook)) as hook,
+        _serving(socketserver.TCPServer(("127.0.0.1", 0), _Mail)) as mail,
+    ):
+        settings = AlertSettings(
+            webhook=f"http://127.0.0.1:{hook}/",
+            email="team@example.com",
+            smtp=f"smtp://127.0.0.1:{mail}",
+            command=f'{sys.executable} -c "{keep}"',
+        )
+        alerts.send(ALERT, settings)
+    assert _Hook.received == [ALERT]
+    assert json.loads(told.read_text()) == ALERT
+    (message,) = _Mail.received
+    assert "To: team@example.com" in message
+    assert "http://127.0.0.1:3000/runs/1" in message
+
+
+def test_one_that_cannot_be_told_keeps_nobody_else_from_it() -> None:
+    _Hook.received.clear()
+    with _serving(HTTPServer(("127.0.0.1", 0), _Hook)) as hook:
+        settings = AlertSettings(webhook=f"http://127.0.0.1:{hook}/", command="/no/such/command")
+        with pytest.raises(WorkspaceError, match=r"command: FileNotFoundError"):
+            alerts.send(ALERT, settings)
+    assert _Hook.received == [ALERT]
+
+
+def _run(workspace: Workspace, instance: dg.DagsterInstance, *assets: str) -> dg.DagsterRun:
+    """Run assets as the daemon would have them run."""
+    with Session(workspace) as session:
+        graph = Graph(session.catalog.entries())
+    definitions = build_definitions(graph, resources_for(workspace))
+    keys = [dg.AssetKey(asset.split("/")) for asset in assets]
+    job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=set(keys))
+    result = job.execute_in_process(
+        instance=instance,
+        asset_selection=keys,
+        tags={INCREMENTAL: "true"},
+        raise_on_error=False,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    found = instance.get_run_by_id(result.run_id)
+    assert found is not None
+    return found
+
+
+def test_what_is_told_of_a_run(workspace: Workspace) -> None:
+    write_rows(workspace, "rows.jsonl", [{"n": 1}])
+    with Session(workspace) as session:
+        session.execute("COPY t FROM 'rows.jsonl'; EXPECT n < 5 ON t")
+    instance = dg.DagsterInstance.from_config(str(workspace.dagster_home))
+    assert alerts.describe(instance, _run(workspace, instance, "raw/t", "tables/t"), workspace) is None
+
+    write_rows(workspace, "rows.jsonl", [{"n": 9}])
+    broken = alerts.describe(instance, _run(workspace, instance, "raw/t", "tables/t"), workspace)
+    assert broken is not None
+    assert (broken["kind"], broken["assets"]) == ("failed check", ["tables/t"])
+    assert broken["reasons"] == ["1 of 1 row of t breaks EXPECT n < 5."]
+
+    (workspace.data / "rows.jsonl").write_text('{"n": \n')
+    run = _run(workspace, instance, "raw/t", "tables/t")
+    failed = alerts.describe(instance, run, workspace)
+    assert failed is not None
+    assert failed["kind"] == "failed run"
+    assert failed["reasons"][0].startswith("data-file: 'rows.jsonl' cannot be read")
+    assert failed["url"].endswith(f"/runs/{run.run_id}")
+
+
+def test_without_anybody_to_tell_there_is_no_sensor(workspace: Workspace) -> None:
+    assert alerts.sensors(workspace) == []
+    workspace.settings_path.write_text("[alerts]\ncommand = 'true'\n", encoding="utf-8")
+    names = [sensor.name for sensor in alerts.sensors(Workspace.open(workspace.root))]
+    assert names == ["alert_on_failure", "alert_on_checks"]
