@@ -15,12 +15,10 @@ from typing import Any, ClassVar
 import dagster as dg
 import pytest
 
+from tests.assets.conftest import run_as_daemon
 from tests.session.conftest import write_rows
 from thano_assets.assets import alerts
-from thano_assets.assets.factory import INCREMENTAL, build_definitions
 from thano_assets.errors import WorkspaceError
-from thano_assets.graph import Graph
-from thano_assets.resources.dagster import resources_for
 from thano_assets.resources.settings import AlertSettings
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
@@ -111,40 +109,23 @@ def test_one_that_cannot_be_told_keeps_nobody_else_from_it() -> None:
     assert _Hook.received == [ALERT]
 
 
-def _run(workspace: Workspace, instance: dg.DagsterInstance, *assets: str) -> dg.DagsterRun:
-    """Run assets as the daemon would have them run."""
-    with Session(workspace) as session:
-        graph = Graph(session.catalog.entries())
-    definitions = build_definitions(graph, resources_for(workspace))
-    keys = [dg.AssetKey(asset.split("/")) for asset in assets]
-    job = definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=set(keys))
-    result = job.execute_in_process(
-        instance=instance,
-        asset_selection=keys,
-        tags={INCREMENTAL: "true"},
-        raise_on_error=False,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-    )
-    found = instance.get_run_by_id(result.run_id)
-    assert found is not None
-    return found
-
-
 def test_what_is_told_of_a_run(workspace: Workspace) -> None:
     write_rows(workspace, "rows.jsonl", [{"n": 1}])
     with Session(workspace) as session:
         session.execute("COPY t FROM 'rows.jsonl'; EXPECT n < 5 ON t")
     instance = dg.DagsterInstance.from_config(str(workspace.dagster_home))
-    assert alerts.describe(instance, _run(workspace, instance, "raw/t", "tables/t"), workspace) is None
+    assert (
+        alerts.describe(instance, run_as_daemon(workspace, instance, "raw/t", "tables/t"), workspace) is None
+    )
 
     write_rows(workspace, "rows.jsonl", [{"n": 9}])
-    broken = alerts.describe(instance, _run(workspace, instance, "raw/t", "tables/t"), workspace)
+    broken = alerts.describe(instance, run_as_daemon(workspace, instance, "raw/t", "tables/t"), workspace)
     assert broken is not None
     assert (broken["kind"], broken["assets"]) == ("failed check", ["tables/t"])
     assert broken["reasons"] == ["1 of 1 row of t breaks EXPECT n < 5."]
 
     (workspace.data / "rows.jsonl").write_text('{"n": \n')
-    run = _run(workspace, instance, "raw/t", "tables/t")
+    run = run_as_daemon(workspace, instance, "raw/t", "tables/t")
     failed = alerts.describe(instance, run, workspace)
     assert failed is not None
     assert failed["kind"] == "failed run"

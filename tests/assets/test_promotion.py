@@ -9,14 +9,17 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+import dagster as dg
 import pytest
 
+from tests.assets.conftest import run_as_daemon
 from tests.session.conftest import Recorder, traces, write_rows
 from thano_assets.assets import models, promotion
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph
 from thano_assets.resources.registry import ModelVersion, Registry
+from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
 GOOD = "text_col='review', label_col='sentiment', epochs=6, batch_size=8, baseline=False, learning_rate=0.03"
@@ -320,3 +323,23 @@ def test_a_child_keeps_its_parents_order_of_the_classes(reviews: Session) -> Non
     assert parent.classes == child.classes == ["2", "10"]
     assert parent.metrics["accuracy"] > 0.9
     assert child.metrics["accuracy"] == parent.metrics["accuracy"]
+
+
+def test_a_second_run_of_one_change_keeps_the_verdict_of_the_first(small_workspace: Workspace) -> None:
+    """As when a schedule and a watched file start a run each: the second finds the first one's version."""
+    rows = [{"review": f"{'ab'[n % 2]} {'c' * n}", "label": n % 2} for n in range(40)]
+    write_rows(small_workspace, "rows.jsonl", rows)
+    with Session(small_workspace) as session:
+        session.execute("COPY rows FROM 'rows.jsonl'")
+        session.execute(
+            "BUILD MODEL m USING ElectraEn OPTIONS (epochs=1, batch_size=4, baseline=False, eval_fraction=0.5, "
+            "promote_if='accuracy >= 0') AS SELECT review AS text, label FROM rows"
+        )
+        registry = session._runtime.registry
+        (first,) = registry.versions("m")
+        instance = dg.DagsterInstance.from_config(str(small_workspace.dagster_home))
+        run = run_as_daemon(small_workspace, instance, "models/m")
+        assert run.status is dg.DagsterRunStatus.SUCCESS
+        (again,) = registry.versions("m")
+    assert first.tags["thano.promotion_reason"].startswith("Version 1 is promoted")
+    assert again.tags == first.tags
