@@ -96,7 +96,7 @@ def test_the_run_in_mlflow(registry: Registry, build: Callable[..., ModelVersion
     client = registry.client
     run = client.get_run(version.run_id)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "m"
+    assert run.info.run_name == "m v1 · acc 0.90"
     assert [metric.value for metric in client.get_metric_history(version.run_id, "loss")] == [1, 1 / 2, 1 / 3]
     assert run.data.metrics["accuracy"] == 0.9
     assert run.data.metrics["final_loss"] == 0.25, "not a last point of the training curve"

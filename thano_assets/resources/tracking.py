@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .workspace import Workspace
 
 _WORKSPACE_TAG = "thano.workspace"
+# MLflow's page of an experiment opens with its runs and metrics then, not with traces of language models.
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 
 
 class Tracking:
@@ -169,10 +171,13 @@ class Tracking:
         from mlflow.exceptions import MlflowException
 
         found = client.get_experiment_by_name(name)
+        if found is not None and _KIND_TAG not in found.tags:
+            client.set_experiment_tag(found.experiment_id, _KIND_TAG, _KIND)
         if found is None:
             folder = self.artifacts / re.sub(r"[^\w.-]", "_", name)[:80]
             try:
-                return str(client.create_experiment(name, folder.as_uri() if self.is_local else None))
+                place = folder.as_uri() if self.is_local else None
+                return str(client.create_experiment(name, place, tags={_KIND_TAG: _KIND}))
             except MlflowException:  # another process was faster
                 found = client.get_experiment_by_name(name)
                 if found is None:
