@@ -58,7 +58,11 @@ class Stop:
         while not ended.wait(_LOOK_SECONDS):
             if self._requested.is_set():
                 return
-            if self._is_cancelled():
+            try:
+                cancelled = self._is_cancelled()
+            except Exception:  # the instance was closed, or is busy: whoever asks for a permit hears of it
+                continue
+            if cancelled:
                 # Dagster writes the request down before it signals; a signal of its own arrives meanwhile.
                 if not ended.wait(_LOOK_SECONDS) and not self._requested.is_set():
                     self.request()

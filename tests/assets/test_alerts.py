@@ -133,6 +133,25 @@ def test_what_is_told_of_a_run(workspace: Workspace) -> None:
     assert failed["url"].endswith(f"/runs/{run.run_id}")
 
 
+def test_a_version_that_is_not_promoted_is_told_of(small_workspace: Workspace) -> None:
+    rows = [{"review": f"{'ab'[n % 2]} {'c' * n}", "label": n % 2} for n in range(40)]
+    write_rows(small_workspace, "rows.jsonl", rows)
+    with Session(small_workspace) as session:
+        session.execute("COPY rows FROM 'rows.jsonl'")
+        session.execute(
+            "BUILD MODEL m USING ElectraEn OPTIONS (epochs=1, batch_size=4, baseline=False, eval_fraction=0.5, "
+            "promote_if='loss <= 0') AS SELECT review AS text, label FROM rows"
+        )
+        write_rows(small_workspace, "rows.jsonl", [{**row, "label": 1 - row["label"]} for row in rows])
+        session.execute("COPY rows OPTIONS (overwrite=True) FROM 'rows.jsonl'")
+    instance = dg.DagsterInstance.from_config(str(small_workspace.dagster_home))
+    run = run_as_daemon(small_workspace, instance, "training_sets/m", "models/m")
+    alert = alerts.describe(instance, run, small_workspace)
+    assert alert is not None
+    assert (alert["kind"], alert["assets"]) == ("not promoted", ["models/m"])
+    assert alert["reasons"][0].startswith("Version 2 is not promoted: ")
+
+
 def test_without_anybody_to_tell_there_is_no_sensor(workspace: Workspace) -> None:
     assert alerts.sensors(workspace) == []
     workspace.settings_path.write_text("[alerts]\ncommand = 'true'\n", encoding="utf-8")

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from thano_assets.assets import failures, promotion
-from thano_assets.assets.runner import PROCESS_TAG
 from thano_assets.errors import WorkspaceError
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def sensors(workspace: Workspace) -> list[dg.SensorDefinition]:
 
 def _sensor(workspace: Workspace, name: str, status: dg.DagsterRunStatus, what: str) -> dg.SensorDefinition:
     def evaluate(context: dg.RunStatusSensorContext) -> None:
-        if PROCESS_TAG in context.dagster_run.tags:
+        if failures.PROCESS_TAG in context.dagster_run.tags:
             return
         alert = describe(context.instance, context.dagster_run, workspace)
         if alert is not None:

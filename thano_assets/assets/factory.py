@@ -267,7 +267,7 @@ def _materialize(
             return outcome
         except ThanoError as error:
             context.log.error(error.pretty())
-            failures.note(context.instance, run.run_id, node.key, error, runtime.workspace, began)
+            failures.note(context.instance, run, node, error, runtime.workspace, began)
             raise
 
 

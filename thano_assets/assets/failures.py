@@ -7,6 +7,7 @@ hash of the asset's inputs, and a schedule or sensor leaves the asset alone unti
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -22,12 +23,14 @@ from thano_assets.errors import (
 from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key
 from thano_assets.resources.environments import registry_of
-from thano_assets.resources.files import resolve
+from thano_assets.resources.files import states
 from thano_assets.sql.statements import Copy
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
 
+#: Tag of runs that are executed by the process of a person: a terminal, a notebook.
+PROCESS_TAG = "thano/process"
 #: Tag of a failed run: the sentence that says why.
 ERROR = "thano/error"
 #: Tag of a failed run: a hash of the asset that failed and of its inputs.
@@ -40,29 +43,34 @@ _LONGEST = 200
 
 def note(
     instance: dg.DagsterInstance,
-    run_id: str,
-    key: Key,
+    run: dg.DagsterRun,
+    node: Node,
     error: ThanoError,
     workspace: Workspace,
     started: float,
 ) -> None:
     """Tag a run whose asset failed.
 
+    A person's own run may have failed on a statement that is not in the catalog, which says nothing of the
+    one that is: only runs that Dagster launched get the hash of the inputs.
+
     Args:
         instance: Dagster's, which has the run.
-        run_id: The run.
-        key: The asset.
+        run: The run.
+        node: The asset.
         error: Why it failed.
         workspace: Where the inputs are.
         started: When the asset's step began, seconds since 1970; a file that was written later says nothing.
     """
     tags = {ERROR: shortened(f"{error.code}: {error.message}")}
-    if not isinstance(error, _PASSING):
-        graph = Graph(catalog_of(workspace).entries())
-        state, written = _state(graph, key, workspace)
-        if written < started:
-            tags[_FAILED] = state
-    instance.add_run_tags(run_id, tags)
+    if PROCESS_TAG not in run.tags and not isinstance(error, _PASSING):
+        with suppress(ThanoError):  # the catalog cannot be read: the error that is told is the first one
+            graph = Graph(catalog_of(workspace).entries())
+            known = graph.nodes.get(node.key)
+            state, written = _state(graph, node.key, workspace)
+            if known is not None and known.entry.text == node.entry.text and written < started:
+                tags[_FAILED] = state
+    instance.add_run_tags(run.run_id, tags)
 
 
 def failed_before(
@@ -99,16 +107,12 @@ def _state(graph: Graph, key: Key, workspace: Workspace) -> tuple[str, float]:
 
 
 def _files(node: Node, workspace: Workspace) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of the files that an asset reads; those that are not there have no part."""
+    """The states of the files that an asset reads; those that are not there have no part."""
     if node.kind is not NodeKind.RAW:
         return []
     found = []
     for statement in node.entry.statements:
         if isinstance(statement, Copy) and statement.path is not None:
-            try:
-                for file in resolve(workspace, statement.path):
-                    status = file.stat()
-                    found.append((str(file), status.st_size, status.st_mtime_ns))
-            except (ThanoError, OSError):
-                continue
+            with suppress(ThanoError):
+                found += states(workspace, statement.path)
     return sorted(found)

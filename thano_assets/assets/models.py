@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,8 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
         raise
     except BaseException:  # stopped: a version that nobody has judged is half done
         if made is not None:
-            registry.withdraw(version.name, version.run_id, before.version if before is not None else None)
+            with suppress(Exception):  # the stop is what is told
+                registry.withdraw(version.name, version.run_id, before.version if before else None)
         raise
     if known is not None and verdict is None:
         version = registry.promote(version.name, version.version)

@@ -18,6 +18,7 @@ from filelock import FileLock
 from thano_assets.assets.borrowing import note_borrowed, with_borrowed
 from thano_assets.assets.dagster_compat import LOCATION_NAME, AssetCheckFailed, open_instance, run_assets
 from thano_assets.assets.factory import asset_key, build_assets
+from thano_assets.assets.failures import PROCESS_TAG
 from thano_assets.assets.records import Record, read_records
 from thano_assets.assets.runtime import Outcome, collecting_outcomes
 from thano_assets.catalog import Entry
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 # threads of one process then wait for each other for ever.
 _one_run_at_a_time = threading.Lock()
 
-#: The tag of runs that are executed by the process of a person: a terminal, a notebook.
-PROCESS_TAG = "thano/process"
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,

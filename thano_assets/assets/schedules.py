@@ -142,16 +142,9 @@ def file_signature(paths: Sequence[str], workspace: Workspace) -> str:
     Raises:
         PathRefused, DataFileError: a path leads nowhere, or out of the workspace.
     """
-    from thano_assets.resources.files import resolve
+    from thano_assets.resources.files import states
 
-    told = []
-    for path in paths:
-        for file in resolve(workspace, path):
-            try:
-                status = file.stat()
-            except FileNotFoundError:  # gone since the listing
-                continue
-            told.append((str(file), status.st_size, status.st_mtime_ns))
+    told = [state for path in paths for state in states(workspace, path)]
     return hashlib.sha256(repr(sorted(told)).encode()).hexdigest()[:32]
 
 

@@ -51,6 +51,22 @@ _WILDCARD = re.compile(r"[*?\[]")
 # ------------------------------------------------------------------------------------------------ paths
 
 
+def states(workspace: Workspace, path: str) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and time of the last change (ns since 1970) of each file of :func:`resolve`.
+
+    Raises:
+        PathRefused, DataFileError: as :func:`resolve`.
+    """
+    found = []
+    for file in resolve(workspace, path):
+        try:
+            status = file.stat()
+        except FileNotFoundError:  # gone since the listing
+            continue
+        found.append((str(file), status.st_size, status.st_mtime_ns))
+    return found
+
+
 def resolve(workspace: Workspace, path: str) -> list[Path]:
     """The files that a path in a statement means: a file's, a folder's or a glob's, in order of name.
 

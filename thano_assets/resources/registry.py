@@ -318,7 +318,7 @@ class Registry(Tracking):
         Args:
             name: of the model.
             run_id: the MLflow run whose version goes.
-            champion: the version that answered before.
+            champion: the version that answered before; an environment may have borrowed it from production.
         """
         from .mlflow_model import quiet
 
@@ -328,7 +328,7 @@ class Registry(Tracking):
                 if len(rows) == 1:
                     self.client.delete_registered_model(name)
                 else:
-                    if CHAMPION in row.aliases and champion is not None:
+                    if CHAMPION in row.aliases and champion in {one.version for one in rows}:
                         self.client.set_registered_model_alias(name, CHAMPION, str(champion))
                     self.client.delete_model_version(name, str(row.version))
                 self._delete_files(self.client, row)
