@@ -153,10 +153,13 @@ def test_addresses(
     experiment = registry.client.get_run(version.run_id).info.experiment_id
     assert registry.run_url(version.run_id) == (
         f"http://127.0.0.1:5000/#/experiments/{experiment}/runs/{version.run_id}"
+        "?workflowType=machine_learning"
     )
-    assert registry.model_url("나 m", 1) == "http://127.0.0.1:5000/#/models/%EB%82%98%20m/versions/1"
+    assert registry.model_url("나 m", 1) == (
+        "http://127.0.0.1:5000/#/models/%EB%82%98%20m/versions/1?workflowType=machine_learning"
+    )
     monkeypatch.setenv("THANO_MLFLOW_URL", "https://mlflow.example.com/")
-    assert registry.model_url("m") == "https://mlflow.example.com/#/models/m"
+    assert registry.model_url("m") == "https://mlflow.example.com/#/models/m?workflowType=machine_learning"
 
 
 @pytest.mark.parametrize("name", ["a/b", "a:b", "", " ", "x" * 300])
@@ -218,7 +221,7 @@ def test_another_layout_is_asked_through_mlflow(
     monkeypatch.setattr(mlflow_reader, "read", unknown)
     assert registry.versions("m") == fast
     assert registry.models() == ["m"]
-    assert registry.run_url(fast[0].run_id).endswith(fast[0].run_id)
+    assert registry.run_url(fast[0].run_id).endswith(f"/runs/{fast[0].run_id}?workflowType=machine_learning")
 
 
 def test_a_file_that_is_no_database(workspace: Workspace) -> None:

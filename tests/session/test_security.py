@@ -103,7 +103,7 @@ def test_passwords_are_not_shown(workspace: Workspace) -> None:
     from thano_assets.resources.registry import Registry
 
     registry = Registry(workspace, settings)
-    assert registry.model_url("m") == "http://127.0.0.1:9/#/models/m"
+    assert registry.model_url("m") == "http://127.0.0.1:9/#/models/m?workflowType=machine_learning"
     workspace.settings_path.write_text(f'[mlflow]\ntracking_uri = "{secret}"\nnope = 1\n', encoding="utf-8")
     with pytest.raises(ThanoError) as caught:
         read_settings(workspace.settings_path)

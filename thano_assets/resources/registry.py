@@ -25,7 +25,7 @@ from .mlflow_reader import VersionRow
 from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut, log_dataset
 from .model_version import ModelVersion
 from .settings import without_password
-from .tracking import Tracking, sentence
+from .tracking import TRAINING_VIEW, Tracking, sentence
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -107,7 +107,7 @@ class Registry(Tracking):
     def model_url(self, name: str, version: int | None = None) -> str:
         """Address of a model, or of one of its versions, in the MLflow UI."""
         address = f"{self._url}/#/models/{quote(name, safe='')}"
-        return address if version is None else f"{address}/versions/{version}"
+        return (address if version is None else f"{address}/versions/{version}") + TRAINING_VIEW
 
     def _rows(self, name: str, version: int | None = None, alias: str | None = None) -> list[VersionRow]:
         name = self.spelt(name)

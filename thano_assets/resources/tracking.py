@@ -32,8 +32,11 @@ if TYPE_CHECKING:
     from .workspace import Workspace
 
 _WORKSPACE_TAG = "thano.workspace"
-# MLflow's page of an experiment opens with its runs and metrics then, not with traces of language models.
+# What MLflow's page says of an experiment. A browser that opens the page for the first time shows it as one
+# of language models all the same, unless the address asks for the view of training.
 _KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
+#: Ends addresses of MLflow's pages: runs and metrics instead of traces.
+TRAINING_VIEW = "?workflowType=machine_learning"
 
 
 class Tracking:
@@ -87,7 +90,7 @@ class Tracking:
             lambda connection: mlflow_reader.experiment_of(connection, run_id),
             lambda client: client.get_run(run_id).info.experiment_id,
         )
-        return f"{self._url}/#/experiments/{experiment or 0}/runs/{run_id}"
+        return f"{self._url}/#/experiments/{experiment or 0}/runs/{run_id}{TRAINING_VIEW}"
 
     @property
     def _url(self) -> str:
