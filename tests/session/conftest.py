@@ -16,11 +16,16 @@ from thano_assets.session import Session
 @pytest.fixture
 def small_workspace(tracked_workspace: Workspace, classifier: Path) -> Workspace:
     """A workspace where ``ElectraEn`` is the tiny base, as it would be found in the models folder."""
-    target = tracked_workspace.models_cache / "google" / "electra-small-discriminator"
+    return with_small_base(tracked_workspace, classifier)
+
+
+def with_small_base(workspace: Workspace, classifier: Path) -> Workspace:
+    """Put the tiny base into the models folder of ``workspace``."""
+    target = workspace.models_cache / "google" / "electra-small-discriminator"
     target.mkdir(parents=True)
     for file in classifier.iterdir():
         (target / file.name).hardlink_to(file)
-    return tracked_workspace
+    return workspace
 
 
 class Recorder(Progress):
