@@ -40,5 +40,5 @@ def defs() -> dg.Definitions:
         graph,
         resources_for(workspace),
         schedules=schedules(graph, workspace) if production else (),
-        sensors=[*watchers(graph, workspace), *alerts.sensors(workspace)] if production else (),
+        sensors=[*watchers(graph, workspace), *alerts.sensors(graph, workspace)] if production else (),
     )

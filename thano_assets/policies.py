@@ -1,4 +1,4 @@
-"""What a model keeps when it is built again: schedule and gate, unless the new statement says otherwise."""
+"""What a model keeps when it is built again, unless the new statement says otherwise: schedule, gate, …"""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from thano_assets.errors import ThanoError
 from thano_assets.sql import parse
 from thano_assets.sql.canonical import option_text
 from thano_assets.sql.lexer import tokenize
-from thano_assets.sql.options import OPTION_SPECS
+from thano_assets.sql.options import OF_ASSETS, OPTION_SPECS
 from thano_assets.sql.statements import BuildModel, FitModel, Statement
 
-#: Options that say when a model is trained and which version answers, not what is trained.
-POLICY = ("promote_if", "evaluate_on", "schedule")
+#: Options that say when a model is trained, which version answers and whose it is, not what is trained.
+POLICY = ("promote_if", "evaluate_on", "schedule", *(spec.name for spec in OF_ASSETS))
 
 
 def with_policy(statement: Statement, catalog: Entries) -> tuple[Statement, list[str]]:

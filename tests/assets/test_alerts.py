@@ -19,6 +19,7 @@ from tests.assets.conftest import run_as_daemon
 from tests.session.conftest import write_rows
 from thano_assets.assets import alerts
 from thano_assets.errors import WorkspaceError
+from thano_assets.graph import Graph
 from thano_assets.resources.settings import AlertSettings
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
@@ -153,7 +154,8 @@ def test_a_version_that_is_not_promoted_is_told_of(small_workspace: Workspace) -
 
 
 def test_without_anybody_to_tell_there_is_no_sensor(workspace: Workspace) -> None:
-    assert alerts.sensors(workspace) == []
+    graph = Graph({})
+    assert alerts.sensors(graph, workspace) == []
     workspace.settings_path.write_text("[alerts]\ncommand = 'true'\n", encoding="utf-8")
-    names = [sensor.name for sensor in alerts.sensors(Workspace.open(workspace.root))]
+    names = [sensor.name for sensor in alerts.sensors(graph, Workspace.open(workspace.root))]
     assert names == ["alert_on_failure", "alert_on_checks"]

@@ -12,29 +12,33 @@ import smtplib
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.message import EmailMessage
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from thano_assets.assets import failures, promotion
+from thano_assets.assets import failures, promotion, records
 from thano_assets.errors import WorkspaceError
+from thano_assets.graph import Graph, Node
+from thano_assets.graph.plan import too_old
 
 if TYPE_CHECKING:
     from thano_assets.resources.settings import AlertSettings
     from thano_assets.resources.workspace import Workspace
 
-FAILED_RUN, FAILED_CHECK, NOT_PROMOTED = "failed run", "failed check", "not promoted"
+FAILED_RUN, FAILED_CHECK, NOT_PROMOTED, OVERDUE = "failed run", "failed check", "not promoted", "overdue"
 _LOOK_SECONDS = 15
 _PATIENCE = 20.0  # seconds for a server or command
 
 
-def sensors(workspace: Workspace) -> list[dg.SensorDefinition]:
-    """Sensors on the ends of runs; none where ``thano.toml`` names nobody to tell."""
+def sensors(graph: Graph, workspace: Workspace) -> list[dg.SensorDefinition]:
+    """Sensors on the ends of runs and the ages of assets; none where ``thano.toml`` names nobody to tell."""
     if not workspace.settings.alerts.any:
         return []
+    aging = [node for node in graph.nodes.values() if node.is_result and node.entry.option("fresh_within")]
     return [
+        *([_age_sensor(aging, workspace)] if aging else []),
         _sensor(workspace, "alert_on_failure", dg.DagsterRunStatus.FAILURE, "Tells of runs that failed"),
         _sensor(
             workspace,
@@ -60,6 +64,54 @@ def _sensor(workspace: Workspace, name: str, status: dg.DagsterRunStatus, what: 
         description=f"{what}, as [alerts] of thano.toml says.",
         default_status=dg.DefaultSensorStatus.RUNNING,
     )(evaluate)
+
+
+def _age_sensor(nodes: Sequence[Node], workspace: Workspace) -> dg.SensorDefinition:
+    """Tells once of each asset that has become older than its statement's ``fresh_within``."""
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        told: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+        late = overdue(context.instance, nodes)
+        for name, (made, sentence) in late.items():
+            if told.get(name) == made:
+                continue
+            address = f"{workspace.settings.dagster.url.rstrip('/')}/assets/{name}"
+            alert = {
+                "kind": OVERDUE,
+                "text": f"{workspace.root.name}: {OVERDUE}: {sentence} {address}",
+                "reasons": [sentence],
+                "assets": [name],
+                "workspace": workspace.root.name,
+                "run_id": None,
+                "url": address,
+                "started_by": None,
+            }
+            send(alert, workspace.settings.alerts)
+        context.update_cursor(json.dumps({name: made for name, (made, _) in late.items()}))
+        return dg.SkipReason(" ".join(sentence for _, sentence in late.values()) or "No asset is overdue.")
+
+    return dg.SensorDefinition(
+        name="alert_on_age",
+        evaluation_fn=evaluate,
+        minimum_interval_seconds=_LOOK_SECONDS,
+        description="Tells of assets older than their fresh_within, as [alerts] of thano.toml says.",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+
+
+def overdue(instance: dg.DagsterInstance, nodes: Sequence[Node]) -> dict[str, tuple[str, str]]:
+    """Those of ``nodes`` that are older than their ``fresh_within``; one that was never made has no age.
+
+    Returns:
+        By name, when the asset was made, and a sentence that says so.
+    """
+    found = {}
+    latest = records.read_records(instance, [node.key for node in nodes])
+    for node in nodes:
+        record, name = latest.get(node.key), "/".join(node.key)
+        if record is not None and (sentence := too_old(node, record)) is not None:
+            found[name] = (record.time.isoformat(), f"{name} is overdue: {sentence}.")
+    return found
 
 
 def describe(instance: dg.DagsterInstance, run: dg.DagsterRun, workspace: Workspace) -> dict[str, Any] | None:

@@ -38,6 +38,7 @@ from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key, makes_base
 from thano_assets.progress import Progress, Task
 from thano_assets.resources.dagster_home import INFERENCE, TRAINING
+from thano_assets.sql.options import duration
 from thano_assets.sql.promotion import condition_of
 from thano_assets.sql.statements import BuildModel, Copy, FitModel
 from thano_assets.stopping import heeding
@@ -111,6 +112,8 @@ RELATIONS = (
     NodeKind.EMBEDDING,
     NodeKind.SEARCH,
 )
+#: Seconds before the second try of a step that failed; later tries wait twice as long as the one before.
+_RETRY_SECONDS = 1.0
 #: Seconds between two lines of progress in the log of a run.
 _LOG_EVERY = 10.0
 
@@ -163,14 +166,31 @@ def build_definitions(
 
 
 def _spec(node: Node) -> dg.AssetSpec:
+    option = _options_of(node)
+    tags = (tag.partition("=") for tag in option("tags") or ())
+    age = option("fresh_within")
     return dg.AssetSpec(
         asset_key(node.key),
         deps=[asset_key(key) for key in node.reads],
-        group_name=node.kind.value,
+        group_name=option("group") or node.kind.value,
+        owners=option("owner") or (),
+        tags={name: value for name, _, value in tags},
+        freshness_policy=dg.FreshnessPolicy.time_window(duration(age)) if age else None,
+        metadata={"retries": option("retries")} if option("retries") else None,
         kinds=set(_icons(node)),
         code_version=node.code_version,
         description=_description(node),
     )
+
+
+def _options_of(node: Node) -> Callable[[str], Any]:
+    """What the node's statement says of the options of :data:`.OF_ASSETS`.
+
+    A version that another statement pins is none of that statement's assets; its age is the registry's.
+    """
+    if node.kind is NodeKind.MODEL_VERSION:
+        return lambda name: None
+    return lambda name: None if name == "fresh_within" and not node.is_result else node.entry.option(name)
 
 
 def _check_specs(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> list[dg.AssetCheckSpec]:
@@ -267,8 +287,27 @@ def _materialize(
             return outcome
         except ThanoError as error:
             context.log.error(error.pretty())
+            _try_again(node, error, context)
             failures.note(context.instance, run, node, error, runtime.workspace, began)
             raise
+        except Exception as error:
+            _try_again(node, error, context)
+            raise
+
+
+def _try_again(node: Node, error: Exception, context: AssetExecutionContext) -> None:
+    """Have Dagster try the step again where the statement's ``retries`` allow it and the failure may pass.
+
+    Raises:
+        RetryRequested: it is tried again, after 1, 2, 4, … seconds, a minute at most.
+    """
+    retries, tried = int(node.entry.option("retries") or 0), context.retry_number
+    if tried >= retries or (isinstance(error, ThanoError) and not failures.may_pass(error)):
+        return
+    seconds = min(_RETRY_SECONDS * 2**tried, 60)
+    left = f"It is tried again in {seconds:g} s ({tried + 1} of {retries + 1} tries failed)."
+    context.log.warning(f"{error} {left}")
+    raise dg.RetryRequested(max_retries=retries, seconds_to_wait=seconds) from error
 
 
 def _is_cancelled(context: AssetExecutionContext) -> bool:

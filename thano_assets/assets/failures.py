@@ -35,8 +35,8 @@ PROCESS_TAG = "thano/process"
 ERROR = "thano/error"
 #: Tag of a failed run: a hash of the asset that failed and of its inputs.
 _FAILED = "thano/failed-inputs"
-# These may pass without a change of the inputs; a broken EXPECT is asked again at each look.
-_PASSING = (WorkspaceError, WarehouseBusy, BaseModelUnavailable, ExpectationFailed)
+# These may pass without a change of the inputs.
+_PASSING = (WorkspaceError, WarehouseBusy, BaseModelUnavailable)
 _MODELS = (NodeKind.MODEL, NodeKind.MODEL_VERSION)
 _LONGEST = 200
 
@@ -63,7 +63,8 @@ def note(
         started: When the asset's step began, seconds since 1970; a file that was written later says nothing.
     """
     tags = {ERROR: shortened(f"{error.code}: {error.message}")}
-    if PROCESS_TAG not in run.tags and not isinstance(error, _PASSING):
+    asked_again = may_pass(error) or isinstance(error, ExpectationFailed)  # at each look
+    if PROCESS_TAG not in run.tags and not asked_again:
         with suppress(ThanoError):  # the catalog cannot be read: the error that is told is the first one
             graph = Graph(catalog_of(workspace).entries())
             known = graph.nodes.get(node.key)
@@ -80,6 +81,11 @@ def failed_before(
     state, _ = _state(graph, key, workspace)
     runs = instance.get_runs(dg.RunsFilter(tags={_FAILED: state}), limit=1)
     return runs[0] if runs else None
+
+
+def may_pass(error: ThanoError) -> bool:
+    """Whether the same inputs may do another time: a full disk, a busy warehouse, a hub out of reach."""
+    return isinstance(error, _PASSING)
 
 
 def shortened(text: str) -> str:

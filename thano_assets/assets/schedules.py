@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -25,7 +25,7 @@ from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind, PlannedAsset
 from thano_assets.graph.build import Key
 from thano_assets.graph.plan import downstream, upstream
-from thano_assets.sql.statements import Copy, CreateTableAs, Statement
+from thano_assets.sql.statements import Copy
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
@@ -49,7 +49,7 @@ def schedules(graph: Graph, workspace: Workspace) -> list[dg.ScheduleDefinition]
     """A schedule for each asset whose statement has the option ``schedule``; each is on from the start."""
     found = []
     for node in graph.nodes.values():
-        cron = _option(node, "schedule") if node.kind in _SCHEDULED else None
+        cron = node.entry.option("schedule") if node.kind in _SCHEDULED else None
         if cron:
             found.append(_schedule(node, str(cron), graph, workspace))
     return found
@@ -62,16 +62,6 @@ def watchers(graph: Graph, workspace: Workspace) -> list[dg.SensorDefinition]:
         for node in graph.nodes.values()
         if node.kind is NodeKind.RAW and _watched_paths(node)
     ]
-
-
-def _option(node: Node, name: str) -> Any:
-    """What the asset's own statement says of an option; of several statements the last that says it."""
-    found = None
-    for statement in node.entry.statements:
-        inner: Any = statement.body if isinstance(statement, CreateTableAs) else statement
-        if isinstance(inner, Statement):
-            found = inner.options.get(name) or found
-    return found
 
 
 def _schedule(node: Node, cron: str, graph: Graph, workspace: Workspace) -> dg.ScheduleDefinition:

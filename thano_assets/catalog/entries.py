@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 from thano_assets.sql import parse
 from thano_assets.sql.reads import tables_read
@@ -77,6 +78,15 @@ class Entry:
     def statement(self) -> Statement:
         """The statement that defines the name (the first, where later ones append)."""
         return self.statements[0]
+
+    def option(self, name: str) -> Any:
+        """What the statements say of an option, the last one that says it; ``None`` where none does."""
+        found = None
+        for statement in self.statements:
+            inner = statement.body if isinstance(statement, CreateTableAs) else statement
+            if isinstance(inner, Statement):
+                found = inner.options.get(name) or found
+        return found
 
     @property
     def digest(self) -> str:

@@ -125,6 +125,11 @@ class Node:
         return (self.kind.value, self.name)
 
     @property
+    def is_result(self) -> bool:
+        """Whether it is what the statement is there for: not a COPY's file, not a BUILD's training set."""
+        return self.kind not in (NodeKind.RAW, NodeKind.TRAINING_SET, NodeKind.MODEL_VERSION)
+
+    @property
     def code_version(self) -> str:
         """Changes when the statement's meaning or the code that computes it changes."""
         text = f"{self.kind}:{CODE_VERSIONS[self.kind]}:{self._identity}:{self.content}"

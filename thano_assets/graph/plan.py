@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from thano_assets.graph.build import Graph, Key, Node, NodeKind
+from thano_assets.sql.options import duration
 
 
 class Action(StrEnum):
@@ -275,6 +276,8 @@ class Planning:
             reason = self._input_change(node, read, record, known=bool(reasons))
             if reason is not None and reason not in reasons:
                 reasons.append(reason)
+        if not reasons and (age := too_old(node, record)) is not None:
+            reasons.append(age)
         return reasons
 
     def _input_change(self, node: Node, read: Key, record: Record, *, known: bool) -> str | None:
@@ -297,6 +300,14 @@ class Planning:
         if then is None:
             return None if known else f"it reads {read[1]} now"
         return self.knowledge.data_reason(node, read, then, now)
+
+
+def too_old(node: Node, record: Record) -> str | None:
+    """That an asset is older than its statement's ``fresh_within`` allows, in words."""
+    allowed = node.entry.option("fresh_within") if node.is_result else None
+    if allowed is None or datetime.now(UTC) - record.time < duration(allowed):
+        return None
+    return f"it was made {record.time:%Y-%m-%d %H:%M} UTC, and fresh_within is '{allowed}'"
 
 
 def upstream(graph: Graph, keys: Iterable[Key]) -> list[Node]:

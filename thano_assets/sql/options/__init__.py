@@ -8,6 +8,16 @@ from __future__ import annotations
 
 from thano_assets.sql.options.by_statement import OPTION_SPECS, default, find_spec
 from thano_assets.sql.options.given import GivenOption, Options
+from thano_assets.sql.options.shared import OF_ASSETS, duration
 from thano_assets.sql.options.spec import OptionSpec
 
-__all__ = ["OPTION_SPECS", "GivenOption", "OptionSpec", "Options", "default", "find_spec"]
+__all__ = [
+    "OF_ASSETS",
+    "OPTION_SPECS",
+    "GivenOption",
+    "OptionSpec",
+    "Options",
+    "default",
+    "duration",
+    "find_spec",
+]

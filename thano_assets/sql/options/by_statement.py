@@ -16,6 +16,7 @@ from thano_assets.sql.grammar import MEDIA_REFUSAL
 from thano_assets.sql.options.shared import (
     BATCH_SIZE,
     LABEL_COL,
+    OF_ASSETS,
     OVERWRITE,
     SCHEDULE,
     STRICT,
@@ -130,6 +131,7 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
             default=False,
             identity=False,
         ),
+        *OF_ASSETS,
     ),
     "BUILD MODEL": TRAINING,
     "BUILD BASE MODEL": PRETRAINING,
@@ -143,10 +145,12 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
             "Also give the number of the model version that answered, in a column of this name.",
         ),
         SCHEDULE,
+        *OF_ASSETS,
     ),
     "EXPLAIN PREDICT": (
         *_PREDICTION,
         _TOP_K,
+        *OF_ASSETS,
     ),
     "EVALUATE": (
         TEXT_COL,
@@ -160,11 +164,13 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         ),
         BATCH_SIZE,
         STRICT,
+        *OF_ASSETS,
     ),
     "CONVERT": (
         TEXT_COL,
         replace(_RESULT_COL, doc="Name of the column with the embedding.", default="convert_result"),
         BATCH_SIZE,
+        *OF_ASSETS,
     ),
     "SEARCH TEXT": (
         OptionSpec(
@@ -185,6 +191,7 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         TEXT_COL,
         replace(_RESULT_COL, doc="Name of the column with the similarity.", default="search_result"),
         replace(_TOP_K, doc="How many rows to give, the most similar first; None gives all.", default=1000),
+        *OF_ASSETS,
     ),
     "SEARCH KEYWORD": (
         OptionSpec(
@@ -216,6 +223,7 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
             default=True,
         ),
         OptionSpec("threshold", "number", "Least score of a keyword.", default=0.0, minimum=0, maximum=1),
+        *OF_ASSETS,
     ),
     "GET THANOSQL MODEL": (
         OptionSpec("model_name", "text", "Name to give the model; by default its own."),
@@ -234,6 +242,7 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
     "UPLOAD MODEL": (
         OptionSpec("framework", "choice", "What wrote the files.", default="pytorch", choices=("pytorch",)),
         OVERWRITE,
+        *OF_ASSETS,
     ),
 }
 

@@ -68,6 +68,8 @@ class OptionSpec:
             and checked all the same.
         nullable: whether ``None`` is a value of its own, though the default is another.
         refused: values of a ``choice`` that ThanoSQL has, for models that are not served.
+        pattern: what a text, or each of several, has to match.
+        form: ``pattern`` in words.
         identity: whether it says what the statement makes. Those that only say what to do with what exists
             already (``overwrite``, ``if_exists``) are left out of the canonical text.
     """
@@ -87,12 +89,16 @@ class OptionSpec:
     identity: bool = True
     nullable: bool = False
     refused: tuple[str, ...] = ()
+    pattern: str = ""
+    form: str = ""
 
     @property
     def allowed(self) -> str:
         """What the option accepts, in words: ``a whole number of at least 1``."""
         if self.type == "choice":
             text = " or ".join(f"'{choice}'" for choice in self.choices)
+        elif self.form:
+            text = self.form
         else:
             text = _TYPE_WORDS[self.type]
             if self.length is not None:
@@ -132,7 +138,7 @@ class OptionSpec:
                 if isinstance(value, bool):
                     return value
             case "text" | "column":
-                if _is_name(value):
+                if _is_name(value) and self._matches(value):
                     return value
             case "cron":
                 if isinstance(value, str):
@@ -176,7 +182,7 @@ class OptionSpec:
                         return mark
             case "texts":
                 texts = [value] if isinstance(value, str) else value
-                if isinstance(texts, (list, tuple)) and texts and all(isinstance(one, str) for one in texts):
+                if isinstance(texts, (list, tuple)) and texts and all(map(self._matches, texts)):
                     return tuple(texts)
             case "types":
                 return self._checked_types(value, statement, problem)
@@ -207,6 +213,10 @@ class OptionSpec:
     def _holds_integers(self, values: Sequence[Any]) -> bool:
         whole = all(type(item) is int and self._in_range(item) for item in values)
         return whole and (self.length is None or len(values) == self.length)
+
+    def _matches(self, value: Any) -> bool:
+        """Whether ``value`` is a text of the option's form."""
+        return isinstance(value, str) and (not self.pattern or bool(re.fullmatch(self.pattern, value)))
 
     def _in_range(self, number: float) -> bool:
         return (

@@ -7,6 +7,7 @@ from dataclasses import replace
 from thano_assets.sql.options.shared import (
     BATCH_SIZE,
     LABEL_COL,
+    OF_ASSETS,
     OVERWRITE,
     SCHEDULE,
     STRICT,
@@ -133,6 +134,7 @@ TRAINING = (
         maximum=200,
     ),
     SCHEDULE,
+    *OF_ASSETS,
     _PROMOTE_CLASSIFIER_IF,
     _EVALUATE_ON,
     STRICT,
@@ -158,6 +160,7 @@ PRETRAINING = (
     OVERWRITE,
     _BASE_REVISION,
     SCHEDULE,
+    *OF_ASSETS,
 )
 
 
@@ -225,6 +228,7 @@ def table_training(task: str) -> tuple[OptionSpec, ...]:
         *(() if regression else (_CLASS_WEIGHT,)),
         OVERWRITE,
         SCHEDULE,
+        *OF_ASSETS,
         _PROMOTE_REGRESSOR_IF if regression else _PROMOTE_CLASSIFIER_IF,
         replace(
             _EVALUATE_ON,
