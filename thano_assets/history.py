@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets import run_tags
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Catalog, EntryKind
 from thano_assets.errors import UnknownTable, did_you_mean
@@ -111,7 +112,7 @@ def _version(node: Node, runtime: Runtime) -> ModelVersion | None:
 def runs(runner: Runner) -> pa.Table:
     """The latest runs, newest first.
 
-    Columns: ``run_id``, ``statement`` (its kind, where a statement started the run), ``status``, ``started``
+    Columns: ``run_id``, ``statement`` (its beginning), ``status``, ``started``
     (UTC), ``seconds``, ``assets``, ``launched_by`` (``thano``, a schedule, a sensor or the Dagster UI) and
     ``error``, in one line, of runs that failed.
     """
@@ -127,7 +128,7 @@ def runs(runner: Runner) -> pa.Table:
         rows.append(
             {
                 "run_id": run.run_id,
-                "statement": run.tags.get("thano/statement", "").replace("_", " ") or None,
+                "statement": run.tags.get(run_tags.STATEMENT) or run.tags.get("thano/statement"),
                 "status": run.status.value.lower(),
                 "started": datetime.fromtimestamp(started, UTC).replace(tzinfo=None),
                 "seconds": round((record.end_time or 0) - (record.start_time or 0), 2) if done else None,

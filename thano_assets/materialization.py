@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from thano_assets.assets import run_tags
 from thano_assets.binding import check_names, preflight
 from thano_assets.catalog import Catalog
 from thano_assets.graph import NodeKind
@@ -45,9 +46,11 @@ def make(step: Step, runtime: Runtime, runner: Callable[[], Runner], catalog: Ca
         for planned in step.planned
     ]
     made = [node for node, planned in zip(nodes, step.planned, strict=True) if planned.made]
-    tags = {"thano/statement": statement.kind.replace(" ", "_")}
+    tags = {run_tags.STATEMENT: run_tags.shortened(statement.text)}
+    if step.place:
+        tags[run_tags.SCRIPT] = step.place
     if step.incremental:
-        tags["thano/incremental"] = "true"
+        tags[run_tags.INCREMENTAL] = "true"
     outcomes: dict[Key, Outcome] = {}
     try:
         run_id = opened.run(made, nodes, tags, outcomes, expectations=bound.graph.expectations)

@@ -76,6 +76,7 @@ class Step:
         again: Whether the name is there from this script: its statement may make it again without being told
             to overwrite it.
         superseded_by: Number of the last statement that writes the same name, where that is a later one.
+        place: Where the statement stands, as ``daily.sql:12``, where that is known.
     """
 
     number: int
@@ -90,6 +91,7 @@ class Step:
     own: set[Key] = field(default_factory=set)
     needs: set[int] = field(default_factory=set)
     superseded_by: int | None = None
+    place: str = ""
 
     @property
     def makes_all(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from thano_assets.assets import promotion
+from thano_assets.assets import promotion, run_tags
 from thano_assets.assets.bases import read_base
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.catalog import entry_of
@@ -288,7 +288,7 @@ def _registered_again(
         graph.nodes[key] = replace(graph.nodes[key], content=training.base.identity)
     outcomes: dict[Key, Outcome] = {}
     with training_again(training):
-        tags = {"thano/statement": statement.kind.replace(" ", "_")}
+        tags = {run_tags.STATEMENT: run_tags.shortened(statement.text)}
         run_id = runner.run([graph.nodes[key]], graph.ancestors(key), tags, outcomes)
     outcome = outcomes[key]
     rows = (NodeKind.TRAINING_SET.value, entry.name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dagster as dg
 
 from tests.session.conftest import session, small_workspace, told
-from thano_assets.assets.factory import INCREMENTAL, build_definitions
+from thano_assets.assets.factory import build_definitions
+from thano_assets.assets.run_tags import INCREMENTAL
 from thano_assets.graph import Graph
 from thano_assets.resources.dagster import resources_for
 from thano_assets.resources.workspace import Workspace

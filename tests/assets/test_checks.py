@@ -149,7 +149,7 @@ def test_two_long_conditions_have_two_names() -> None:
     assert all(len(name) < 80 for name in names)
 
 
-def test_a_model_that_must_prove_itself_has_a_blocking_check_and_others_have_none(
+def test_a_model_that_must_prove_itself_has_a_check_that_warns_and_others_have_none(
     workspace: Workspace,
 ) -> None:
     text = """
@@ -161,7 +161,7 @@ def test_a_model_that_must_prove_itself_has_a_blocking_check_and_others_have_non
     definitions = build_definitions(Graph(entries), resources_for(workspace))
     specs = [spec for asset in definitions.assets or () for spec in getattr(asset, "check_specs", ())]
     assert [(spec.asset_key.path[-1], spec.name, spec.blocking) for spec in specs] == [
-        ("judged", "promotion", True)
+        ("judged", "promotion", False)
     ]
     # The version that a statement pins is shown, and never made.
     graph = definitions.resolve_asset_graph()

@@ -156,7 +156,7 @@ def test_a_run_of_a_session_belongs_to_the_code_location_and_can_be_run_again(fi
     assert origin is not None
     assert origin.location_name == "thano_assets"
     assert run.job_name == "__ASSET_JOB"
-    assert run.tags["thano/statement"] == "CREATE_TABLE_AS"
+    assert run.tags["statement"].startswith("CREATE TABLE plain AS SELECT")
     assert run.asset_selection == {asset_key(("tables", "plain"))}
 
 

@@ -89,7 +89,7 @@ def test_runs_say_what_they_made_and_why_they_failed(chain: Session) -> None:
         chain.execute("CREATE TABLE c AS SELECT CAST('x' || n AS INTEGER) AS m FROM b")
     newest, *others = rows(chain, "SHOW RUNS")
     assert (newest["statement"], newest["status"], newest["assets"]) == (
-        "CREATE TABLE AS",
+        "CREATE TABLE c AS SELECT CAST('x' || n AS INTEGER) AS m FROM b",
         "failure",
         "tables/c",
     )
@@ -97,8 +97,8 @@ def test_runs_say_what_they_made_and_why_they_failed(chain: Session) -> None:
     assert "\n" not in str(newest["error"])
     assert "thano_assets" not in str(newest["error"])
     assert [(row["statement"], row["status"], row["assets"]) for row in others] == [
-        ("CREATE TABLE AS", "success", "tables/b"),
-        ("COPY", "success", "raw/표, tables/표"),
+        ("CREATE TABLE b AS SELECT n + 1 AS n FROM 표", "success", "tables/b"),
+        ("COPY 표 FROM 'a.jsonl'", "success", "raw/표, tables/표"),
     ]
     for row in (newest, *others):
         assert row["launched_by"] == "thano"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from thano_assets.assets import failures, promotion, records
+from thano_assets.assets import promotion, records, run_tags
 from thano_assets.errors import WorkspaceError
 from thano_assets.graph import Graph, Node
 from thano_assets.graph.plan import too_old
@@ -51,7 +51,7 @@ def sensors(graph: Graph, workspace: Workspace) -> list[dg.SensorDefinition]:
 
 def _sensor(workspace: Workspace, name: str, status: dg.DagsterRunStatus, what: str) -> dg.SensorDefinition:
     def evaluate(context: dg.RunStatusSensorContext) -> None:
-        if failures.PROCESS_TAG in context.dagster_run.tags:
+        if run_tags.PROCESS in context.dagster_run.tags:
             return
         alert = describe(context.instance, context.dagster_run, workspace)
         if alert is not None:
@@ -134,7 +134,7 @@ def describe(instance: dg.DagsterInstance, run: dg.DagsterRun, workspace: Worksp
         assets = [one.asset_key.to_user_string() for one in failed]
     elif run.status is dg.DagsterRunStatus.FAILURE:
         kind = FAILED_RUN
-        reasons = [run.tags.get(failures.ERROR) or _failure(instance, run)]
+        reasons = [run.tags.get(run_tags.ERROR) or _failure(instance, run)]
         assets = [key.to_user_string() for key in run.asset_selection or ()]
     else:
         return None
@@ -158,7 +158,7 @@ def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     records = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.PIPELINE_FAILURE)
     for record in records.records:
         if (event := record.event_log_entry.dagster_event) is not None and event.message:
-            return failures.shortened(event.message)
+            return run_tags.shortened(event.message)
     return "The run failed."
 
 

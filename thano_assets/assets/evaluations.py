@@ -75,11 +75,12 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     figures_by_name = judged.figures
     outcome.warnings = kept.warnings
     outcome.facts = {
-        "model": f"{version.name} VERSION {version.version}",
-        "rows scored": len(labels),
         **{name: value for name, value in figures_by_name.items() if value is not None},
-        "seconds": round(time.perf_counter() - started, 1),
+        **({"mistakes": judged.mistakes} if judged.mistakes else {}),
+        "rows scored": len(labels),
         "rows seen in training": leak.fact(),
+        "model": f"{version.name} VERSION {version.version}",
+        "seconds": round(time.perf_counter() - started, 1),
         **kept.facts,
     }
     outcome.details = {
@@ -110,6 +111,7 @@ class _Judgement:
     figures: dict[str, float | None]
     headline: str
     pictures: dict[str, bytes]
+    mistakes: str | None = None
 
 
 def _judged(truth: list[Any], says: np.ndarray, version: ModelVersion, report: str) -> _Judgement:
@@ -132,7 +134,13 @@ def _judged(truth: list[Any], says: np.ndarray, version: ModelVersion, report: s
     figures = _by_name(metrics.evaluate(truth, says, version.classes, report="summary"))
     confusion = metrics.confusion(metrics.class_indices(truth, version.classes), says)
     picture = confusion_matrix(confusion, version.classes)
-    return _Judgement(whole, figures, f"accuracy {figures['Accuracy']:.3f}", {"confusion matrix": picture})
+    return _Judgement(
+        whole,
+        figures,
+        f"accuracy {figures['Accuracy']:.3f}",
+        {"confusion matrix": picture},
+        metrics.mistakes(confusion, version.classes),
+    )
 
 
 def _by_name(summary: pa.Table) -> dict[str, float | None]:

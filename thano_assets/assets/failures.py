@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from thano_assets.assets import run_tags
 from thano_assets.catalog import catalog_of
 from thano_assets.errors import (
     BaseModelUnavailable,
@@ -29,16 +30,9 @@ from thano_assets.sql.statements import Copy
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
 
-#: Tag of runs that are executed by the process of a person: a terminal, a notebook.
-PROCESS_TAG = "thano/process"
-#: Tag of a failed run: the sentence that says why.
-ERROR = "thano/error"
-#: Tag of a failed run: a hash of the asset that failed and of its inputs.
-_FAILED = "thano/failed-inputs"
 # These may pass without a change of the inputs.
 _PASSING = (WorkspaceError, WarehouseBusy, BaseModelUnavailable)
 _MODELS = (NodeKind.MODEL, NodeKind.MODEL_VERSION)
-_LONGEST = 200
 
 
 def note(
@@ -62,15 +56,15 @@ def note(
         workspace: Where the inputs are.
         started: When the asset's step began, seconds since 1970; a file that was written later says nothing.
     """
-    tags = {ERROR: shortened(f"{error.code}: {error.message}")}
+    tags = {run_tags.ERROR: run_tags.shortened(f"{error.code}: {error.message}")}
     asked_again = may_pass(error) or isinstance(error, ExpectationFailed)  # at each look
-    if PROCESS_TAG not in run.tags and not asked_again:
+    if run_tags.PROCESS not in run.tags and not asked_again:
         with suppress(ThanoError):  # the catalog cannot be read: the error that is told is the first one
             graph = Graph(catalog_of(workspace).entries())
             known = graph.nodes.get(node.key)
             state, written = _state(graph, node.key, workspace)
             if known is not None and known.entry.text == node.entry.text and written < started:
-                tags[_FAILED] = state
+                tags[run_tags.FAILED_INPUTS] = state
     instance.add_run_tags(run.run_id, tags)
 
 
@@ -79,19 +73,13 @@ def failed_before(
 ) -> dg.DagsterRun | None:
     """The newest run in which the asset failed on the inputs that it has now."""
     state, _ = _state(graph, key, workspace)
-    runs = instance.get_runs(dg.RunsFilter(tags={_FAILED: state}), limit=1)
+    runs = instance.get_runs(dg.RunsFilter(tags={run_tags.FAILED_INPUTS: state}), limit=1)
     return runs[0] if runs else None
 
 
 def may_pass(error: ThanoError) -> bool:
     """Whether the same inputs may do another time: a full disk, a busy warehouse, a hub out of reach."""
     return isinstance(error, _PASSING)
-
-
-def shortened(text: str) -> str:
-    """A text of one line that is short enough for a tag."""
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _state(graph: Graph, key: Key, workspace: Workspace) -> tuple[str, float]:

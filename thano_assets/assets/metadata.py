@@ -25,10 +25,8 @@ def asset_key(key: Key) -> dg.AssetKey:
 
 
 def of_outcome(entry: Entry, outcome: Outcome) -> dict[str, Any]:
-    """The metadata of a materialization; the page sorts them by name."""
-    metadata: dict[str, Any] = {"summary": outcome.summary, STATEMENT: entry.text}
-    if outcome.details:
-        metadata[DETAILS] = dg.MetadataValue.json(outcome.details)
+    """The metadata of a materialization, in the order of the page: what plans read back stands last."""
+    metadata: dict[str, Any] = {"summary": outcome.summary} | _facts(outcome.facts)
     if outcome.rows is not None:
         metadata["dagster/row_count"] = outcome.rows
     if outcome.columns:
@@ -42,7 +40,6 @@ def of_outcome(entry: Entry, outcome: Outcome) -> dict[str, Any]:
                 for column, sources in outcome.column_lineage.items()
             }
         )
-    metadata |= _facts(outcome.facts)
     for label, address in outcome.links.items():
         metadata[label] = dg.MetadataValue.url(address)
     for label, markdown in outcome.texts.items():
@@ -55,6 +52,7 @@ def of_outcome(entry: Entry, outcome: Outcome) -> dict[str, Any]:
         metadata["preview"] = dg.MetadataValue.md(markdown_table(outcome.preview))
     if outcome.warnings:
         metadata["warnings"] = dg.MetadataValue.md("\n".join(f"- {text}" for text in outcome.warnings))
+    metadata[DETAILS] = dg.MetadataValue.json(outcome.details | {STATEMENT: entry.text})
     return metadata
 
 
@@ -67,10 +65,13 @@ def of_check(check: CheckOutcome) -> dict[str, Any]:
 
 
 def _facts(facts: dict[str, Any]) -> dict[str, Any]:
-    return {
-        label: value if isinstance(value, (bool, int, float)) else str(value)[:_LONGEST_TEXT]
-        for label, value in facts.items()
-    }
+    return {label: _shown(value) for label, value in facts.items()}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, float) and not isinstance(value, bool):
+        return round(value, 4) if abs(value) >= 0.01 else float(f"{value:.3g}")
+    return value if isinstance(value, (bool, int)) else str(value)[:_LONGEST_TEXT]
 
 
 def markdown_table(rows: pa.Table) -> str:

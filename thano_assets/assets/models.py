@@ -113,14 +113,15 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
         mlflow_run_id=version.run_id,
         warnings=list(made.warnings) if made is not None else [],
     )
-    outcome.facts = {
-        "model version": version.version,
+    outcome.facts = {  # what a person asks first stands first
+        **({promotion.CHECK: verdict.reason} if verdict is not None else {}),
+        **{name.replace("_", " "): value for name, value in version.metrics.items()},
         **(made.facts if made is not None else {}),
-        "base model": _described(training.base),
-        **({"tuned to": version.tags[CHOSEN_TAG]} if CHOSEN_TAG in version.tags else {}),
+        "model version": version.version,
         "rows train": version.count("thano.rows_train"),
         "rows eval": version.count("thano.rows_eval"),
-        **{name.replace("_", " "): value for name, value in version.metrics.items()},
+        **({"tuned to": version.tags[CHOSEN_TAG]} if CHOSEN_TAG in version.tags else {}),
+        "base model": _described(training.base),
         "device": " ".join(filter(None, map(version.tags.get, ("thano.device", "thano.precision")))),
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -142,7 +143,6 @@ def _answered(training: Training, runtime: Runtime) -> Outcome:
         outcome.summary += _below_baseline(version)
     if verdict is not None:
         outcome.checks = [verdict.check]
-        outcome.facts[promotion.CHECK] = verdict.reason
         outcome.summary += f". {verdict.reason}"
         if not verdict.promoted:
             outcome.warn(runtime.progress, verdict.reason)

@@ -244,7 +244,7 @@ class Gate:
         return Verdict(
             not failed,
             reason,
-            CheckOutcome(CHECK, not failed, reason, facts),
+            CheckOutcome(CHECK, not failed, reason, facts, blocking=False),
             [f"On {self.frozen.name}: {text}" for text in warnings if text],
         )
 
@@ -257,7 +257,7 @@ class Gate:
             return None
         promoted, reason = challenger.tags.get(DECISION_TAG) == PROMOTED, challenger.tags.get(REASON_TAG, "")
         facts = {"condition": str(self.condition), "rows from": self.frozen.name, "judged": "in another run"}
-        return Verdict(promoted, reason, CheckOutcome(CHECK, promoted, reason, facts), [])
+        return Verdict(promoted, reason, CheckOutcome(CHECK, promoted, reason, facts, blocking=False), [])
 
     def _scores(self, version: ModelVersion, runtime: Runtime, outcome: Outcome) -> dict[str, float]:
         """Metrics of ``version`` on the rows, macro averages over the challenger's classes.

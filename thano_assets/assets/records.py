@@ -13,9 +13,11 @@ from thano_assets.graph.plan import Record
 
 __all__ = ["DETAILS", "STATEMENT", "Record", "data_version", "read_records", "report", "report_again"]
 
-#: Metadata labels that plans read back; everything else on an asset's page is for people.
-STATEMENT = "thano/statement"
+#: Label of the metadata that plans read back; everything else on an asset's page is for people.
 DETAILS = "thano/details"
+#: The statement's text among them; older records have it as a label of its own.
+STATEMENT = "statement"
+_OLD_STATEMENT = "thano/statement"
 
 _DATA_VERSION = "dagster/data_version"
 _CODE_VERSION = "dagster/code_version"
@@ -57,14 +59,17 @@ def _record(entry: Any) -> Record | None:
             key = dg.AssetKey.from_user_string(tag.removeprefix(_INPUT_PREFIX)).path
             if len(key) == 2:
                 inputs[key[0], key[1]] = version
-    seconds, rows, details = metadata.get("seconds"), metadata.get("dagster/row_count"), metadata.get(DETAILS)
+    details = metadata.get(DETAILS)
+    details = dict(details) if isinstance(details, dict) else {}
+    statement = details.pop(STATEMENT, None) or metadata.get(_OLD_STATEMENT)
+    seconds, rows = metadata.get("seconds"), metadata.get("dagster/row_count")
     return Record(
         key=(path[0], path[1]),
         data_version=tags[_DATA_VERSION],
         code_version=tags.get(_CODE_VERSION),
         inputs=inputs,
-        statement=metadata.get(STATEMENT),
-        details=details if isinstance(details, dict) else {},
+        statement=statement,
+        details=details,
         rows=rows if isinstance(rows, int) else None,
         seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
         run_id=entry.run_id,
@@ -95,12 +100,10 @@ def report(
         name = dg.AssetKey(list(read)).to_user_string()
         tags |= {_INPUT_PREFIX + name: version, _POINTER_PREFIX + name: "NULL"}
     metadata: dict[str, Any] = {"summary": why}
-    if statement is not None:
-        metadata[STATEMENT] = statement
-    if details:
-        metadata[DETAILS] = dict(details)
     if rows is not None:
         metadata["dagster/row_count"] = rows
+    if details or statement is not None:
+        metadata[DETAILS] = dict(details or {}) | ({STATEMENT: statement} if statement is not None else {})
     instance.report_runless_asset_event(
         dg.AssetMaterialization(asset_key=dg.AssetKey(list(key)), metadata=metadata, tags=tags)
     )

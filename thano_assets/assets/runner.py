@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from filelock import FileLock
 
+from thano_assets.assets import run_tags
 from thano_assets.assets.borrowing import note_borrowed, with_borrowed
 from thano_assets.assets.dagster_compat import LOCATION_NAME, AssetCheckFailed, open_instance, run_assets
 from thano_assets.assets.factory import asset_key, build_assets
-from thano_assets.assets.failures import PROCESS_TAG
 from thano_assets.assets.records import Record, read_records
 from thano_assets.assets.runtime import Outcome, collecting_outcomes
 from thano_assets.catalog import Entry
@@ -119,7 +119,7 @@ class Runner:
                     definitions,
                     selection,
                     self.instance,
-                    tags={**tags, PROCESS_TAG: _process_tag(os.getpid())},
+                    tags={**tags, run_tags.PROCESS: _process_tag(os.getpid())},
                     log_level=self._log_level,
                     on_created=started.append,
                 )
@@ -189,7 +189,7 @@ def _open_instance(workspace: Workspace) -> dg.DagsterInstance:
 def _close_dead_runs(instance: dg.DagsterInstance) -> None:
     """Record as failed the runs whose process on this host is gone (it was killed)."""
     for run in instance.get_runs(dg.RunsFilter(statuses=_UNFINISHED), limit=50):
-        tag = run.tags.get(PROCESS_TAG, "")
+        tag = run.tags.get(run_tags.PROCESS, "")
         pid = tag.rpartition(".")[2]
         if pid.isdigit() and tag == _process_tag(int(pid)) and not process_alive(int(pid)):
             instance.report_run_failed(run, "The process that executed this run is gone.")

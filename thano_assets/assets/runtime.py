@@ -57,6 +57,7 @@ class CheckOutcome:
         description: One sentence: what was compared, and how it came out.
         facts: Figures and short texts for the check's page, by label.
         preview: Rows that show what is wrong.
+        blocking: Whether nothing is made of the asset while the check fails. Otherwise it is a warning.
     """
 
     name: str
@@ -64,6 +65,7 @@ class CheckOutcome:
     description: str
     facts: dict[str, Any] = field(default_factory=dict)
     preview: pa.Table | None = None
+    blocking: bool = True
 
 
 @dataclass

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from thano_assets.assets import checks, failures
-from thano_assets.assets.factory import INCREMENTAL, RELATIONS, op_name
+from thano_assets.assets import checks, failures, run_tags
+from thano_assets.assets.factory import RELATIONS, op_name
 from thano_assets.assets.metadata import asset_key
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import catalog_of
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks at watched files; what changed must be the same at two looks.
 WATCH_SECONDS = 15
-#: The tag of a run that says what the planner found to do, in short.
-REASON = "thano/reason"
 
 _SCHEDULED = (NodeKind.TABLE, NodeKind.MODEL, NodeKind.PREDICTION)
 _UNFINISHED = [
@@ -181,7 +179,11 @@ def _request(
         _asked.update({(workspace.root, one.node.key): (who, now) for one in work})
     return dg.RunRequest(
         asset_selection=[asset_key(one.node.key) for one in work],
-        tags={INCREMENTAL: "true", REASON: failures.shortened(_shown(work))},
+        tags={
+            run_tags.STATEMENT: run_tags.shortened(work[-1].node.entry.text),
+            run_tags.INCREMENTAL: "true",
+            run_tags.REASON: run_tags.shortened(_shown(work)),
+        },
     )
 
 
@@ -205,7 +207,7 @@ def _untried(
         key = one.node.key
         run = failures.failed_before(instance, graph, key, workspace)
         if run is not None:
-            why = run.tags.get(failures.ERROR, "").rstrip(".")
+            why = run.tags.get(run_tags.ERROR, "").rstrip(".")
             sentences.append(
                 f"{'/'.join(key)} failed in the run {run.run_id} ({why}); it is made again when its file, "
                 "statement or settings change, or by hand."

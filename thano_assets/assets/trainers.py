@@ -129,11 +129,14 @@ class TextTrainer:
         from thano_assets.assets.training import metrics_of, result_tags
         from thano_assets.assets.tuning import tuned, tuning_tags
         from thano_assets.learning import figures
+        from thano_assets.learning.metrics import mistakes
 
         training = tuned(training, runtime, build, kept=checkpoints)
         result = training.run(runtime, folder, build.log_metrics, checkpoints=checkpoints)
         pictures = {"training curve": figures.training_curve(result.history)}
+        facts = {}
         if result.rows_eval:
+            facts["mistakes"] = mistakes(result.confusion, result.classes)
             pictures["confusion matrix"] = figures.confusion_matrix(result.confusion, result.classes)
         if training.tuning is not None and training.tuning.best is not None:
             pictures["trials"] = figures.tuning_trials(training.tuning)
@@ -143,6 +146,7 @@ class TextTrainer:
             metrics_of(result),
             result_tags(training, result, runtime) | tuning_tags(training),
             pictures,
+            facts=facts,
         )
 
     def scores(self, truth: list[Any], says: np.ndarray, classes: int) -> dict[str, float]:

@@ -145,6 +145,7 @@ class Runner:
             raise
         for number, ((script, statement), step) in enumerate(zip(work, steps, strict=True), 1):
             where = f"{script.name}:{statement.place[0]}"
+            step.place = where
             self._head(statement, f"{number}/{len(work)}", where)
             try:
                 result = self.session.execute_step(step)

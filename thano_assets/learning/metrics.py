@@ -82,6 +82,20 @@ def confusion(true: np.ndarray, proba: np.ndarray) -> list[list[int]]:
     return table
 
 
+def mistakes(matrix: Sequence[Sequence[int]], classes: Sequence[str], most: int = 5) -> str:
+    """The pairs of a confusion matrix confused most often, in words; ``none`` where there is none."""
+    pairs = [
+        (count, true, says)
+        for i, true in enumerate(classes)
+        for j, says in enumerate(classes)
+        if i != j and (count := matrix[i][j])
+    ]
+    pairs.sort(key=lambda pair: -pair[0])
+    told = [f"{true} taken for {says} ({count:,})" for count, true, says in pairs[:most]]
+    more = len(pairs) - most
+    return "; ".join([*told, *([f"{more} other pairs"] if more > 0 else [])]) or "none"
+
+
 def evaluate(
     true: Sequence[str], proba: np.ndarray, classes: Sequence[str], report: str = "summary"
 ) -> pa.Table:
