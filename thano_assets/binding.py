@@ -494,9 +494,11 @@ def _check_asked(
         asked_columns(part, known, columns)
         truth_column(part, known, columns)
     elif _task(ref, bound, runtime) is None:
-        text_column(columns, part)
+        made = _planned(ref, bound)
+        own = made.options.filled() if isinstance(made, (BuildModel, FitModel)) else {}
+        text_column(columns, part, own.get("text_col"))
         if isinstance(part, Evaluate) or part.options.get("label_col"):
-            find_column(columns, part, "label_col")
+            find_column(columns, part, "label_col", own.get("label_col"))
     if not isinstance(part, Evaluate):
         refuse_column(columns, part, added_columns(part, known))
 

@@ -28,6 +28,9 @@ class ThanoError(Exception):
         text: the whole text that the user gave; ``line`` and ``column`` count in it.
         length: how many characters the caret line underlines, at least 1.
         code: a stable name for the kind of error; by default that of the class.
+
+    Attributes:
+        file: the script that ``text`` is, where it is one.
     """
 
     default_code: ClassVar[str] = "error"
@@ -51,6 +54,7 @@ class ThanoError(Exception):
         self.text = text
         self.length = max(1, length)
         self.code = code or self.default_code
+        self.file: str | None = None
 
     def __str__(self) -> str:
         return f"{self.message} {self.hint}" if self.hint else self.message
@@ -67,6 +71,19 @@ class ThanoError(Exception):
             self.line, self.column = line_and_column(text, offset)
             self.length = max(1, length)
         return self
+
+    def as_json(self) -> dict[str, Any]:
+        """The error for a program, by the names of its parts."""
+        known = self.line is not None
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "file": self.file,
+            "line": self.line,
+            "column": self.column,
+            "length": self.length if known else None,
+        }
 
     def pretty(self) -> str:
         """The sentence and, where the place is known, the source line with a caret line under it."""

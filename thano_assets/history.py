@@ -70,7 +70,7 @@ def lineage(statement: ShowLineage, runtime: Runtime, runner: Runner, catalog: C
                 "statement": text.strip().rstrip(";").strip(),
                 "data_version": record.data_version if record else None,
                 "run_id": (record.run_id or None) if record else None,
-                "time": record.time.replace(tzinfo=None) if record else None,
+                "time": record.time.replace(tzinfo=None, microsecond=0) if record else None,
                 "rows": record.rows if record else None,
                 "files": ", ".join(files) if isinstance(files, dict) else None,
                 "model_version": int(version.version) if version else _answered_by(record),

@@ -10,7 +10,7 @@ from thano_assets.errors import UnknownModel, UnknownTable, did_you_mean
 from thano_assets.graph import Action
 from thano_assets.resources.mlflow_run import CHAMPION
 from thano_assets.resources.warehouse import quote
-from thano_assets.sql.statements import ShowCreate
+from thano_assets.sql.statements import Expect, ShowCreate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -177,7 +177,17 @@ def planned_rows(steps: list[Step], planner: ScriptPlanner) -> pa.Table:
                     "asset": f"{step.writes[0].replace('relation', 'table')}s/{step.writes[1]}",
                     "action": action.value,
                     "reason": step.reason,
-                    "estimated_seconds": "0",
+                    "estimated_seconds": 0.0,
+                }
+            )
+        if isinstance(step.statement, Expect):
+            rows.append(
+                {
+                    "statement": step.number,
+                    "asset": planner.asset_of(step.statement.table),
+                    "action": Action.CHECK.value,
+                    "reason": step.statement.text,
+                    "estimated_seconds": 0.0,
                 }
             )
         for one in planner.told(step):
@@ -188,7 +198,7 @@ def planned_rows(steps: list[Step], planner: ScriptPlanner) -> pa.Table:
                     "action": one.action.value,
                     "reason": one.reason,
                     "rows": one.rows,
-                    "estimated_seconds": "unknown" if one.seconds is None else f"{one.seconds:.3g}",
+                    "estimated_seconds": None if one.seconds is None else float(f"{one.seconds:.3g}"),
                 }
             )
     schema = pa.schema(
@@ -198,7 +208,7 @@ def planned_rows(steps: list[Step], planner: ScriptPlanner) -> pa.Table:
             ("action", pa.string()),
             ("reason", pa.string()),
             ("rows", pa.int64()),
-            ("estimated_seconds", pa.string()),
+            ("estimated_seconds", pa.float64()),
         ]
     )
     return pa.Table.from_pylist(rows, schema)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from thano_assets.assets import run_tags
 from thano_assets.binding import check_names, preflight
 from thano_assets.catalog import Catalog
-from thano_assets.graph import NodeKind
+from thano_assets.graph import Node, NodeKind, Record
 from thano_assets.graph.build import Key
 from thano_assets.results import Result, counted
 
@@ -96,9 +96,11 @@ def unchanged(step: Step, runtime: Runtime, runner: Callable[[], Runner], catalo
     reasons = dict.fromkeys(one.reason for one in step.planned if one.node.key in step.own)
     result = Result(statement.kind, statement.text, "; ".join(reasons) or step.reason or "unchanged")
     if step.bound is not None and step.superseded_by is None:
-        record = runner().records(step.bound.targets[-1:]).get(step.bound.targets[-1])
+        target = step.bound.targets[-1]
+        record = runner().records([target]).get(target)
         if record is not None:
             result.summary += f" since {record.time.astimezone():%Y-%m-%d %H:%M}"
+            _say_again(result, step.bound.graph.nodes[target], record, runtime)
     if step.superseded_by is None and step.bound is not None:
         for entry in step.bound.entries:
             # A new schedule, or another layout of the same statement: nothing to make, yet to be kept.
@@ -107,6 +109,20 @@ def unchanged(step: Step, runtime: Runtime, runner: Callable[[], Runner], catalo
                 catalog.put(entry)
                 tell_user_interface(runtime.workspace)
     return result
+
+
+def _say_again(result: Result, node: Node, record: Record, runtime: Runtime) -> None:
+    """What was found when the asset was made: how good a model is, an EVALUATE's table and scores."""
+    if node.kind not in (NodeKind.MODEL, NodeKind.PREDICTION, NodeKind.EVALUATION):
+        return
+    if record.summary:
+        result.summary += f": {record.summary}"
+    if node.kind is not NodeKind.MODEL:
+        result.kept_as = node.name
+        result.summary += f" (table {node.name})"
+    if node.kind is NodeKind.EVALUATION:
+        result.row_count = record.rows
+        result.load = lambda count: _rows(runtime, node.name, count)
 
 
 def tell_user_interface(workspace: Workspace) -> None:

@@ -200,6 +200,11 @@ class ScriptPlanner:
             if one.made or one.node.key in near
         ]
 
+    def asset_of(self, table: str) -> str:
+        """The asset that a table is when all statements have run; its name alone where nothing defines it."""
+        entry = self._overlay.relation(table)
+        return f"{entry.kind.value}/{entry.name}" if entry is not None else table
+
     # -- by kind of statement ------------------------------------------------------------------
 
     def _plan_assets(self, step: Step, mode: Mode, explain: bool) -> None:

@@ -459,8 +459,11 @@ class Session:
         with self._script_planner() as planner:
             rows = planned_rows(planner.plan(statements, mode), planner)
         actions = rows.column("action").to_pylist()
-        work = sum(action != Action.SKIP for action in actions)
-        summary = f"{work} of {counted(len(actions), 'asset')} to make" if work else "nothing to do"
+        checks = actions.count(Action.CHECK)
+        work = sum(action not in (Action.SKIP, Action.CHECK) for action in actions)
+        summary = f"{work} of {counted(len(actions) - checks, 'asset')} to make" if work else "nothing to do"
+        if checks:
+            summary += f", {counted(checks, 'expectation')} to check"
         return Result("PLAN", text, summary, row_count=rows.num_rows, rows=rows)
 
     def _table_names(self) -> list[str]:

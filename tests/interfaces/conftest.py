@@ -33,10 +33,10 @@ def environment(workspace: Path) -> dict[str, str]:
 
 @pytest.fixture
 def thano(workspace: Path) -> Thano:
-    """Run ``thano`` with arguments in a process of its own; ``input`` goes to its standard input."""
+    """Run ``thano`` with arguments, and variables of the environment, in a process; ``input`` is its standard input."""
 
     def run(
-        *arguments: str, input: str | None = None, cwd: Path | None = None
+        *arguments: str, input: str | None = None, cwd: Path | None = None, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "thano_assets.interfaces.cli", *arguments],
@@ -44,7 +44,7 @@ def thano(workspace: Path) -> Thano:
             stdin=subprocess.DEVNULL if input is None else None,
             capture_output=True,
             encoding="utf-8",
-            env=environment(workspace),
+            env=environment(workspace) | variables,
             cwd=cwd or workspace.parent,
             timeout=120,
         )

@@ -161,7 +161,7 @@ def test_an_error_is_a_sentence_with_a_caret(thano: Thano, reviews: None) -> Non
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
     lines = done.stderr.splitlines()
-    assert lines[0].startswith("error: ")
+    assert lines[0].startswith("error[unknown-table]: ")
     assert "reviews" in lines[0]
     assert lines[-2] == "line 2: FROM revews"
     assert lines[-1].index("^") == lines[-2].index("revews")
@@ -172,7 +172,7 @@ def test_an_error_from_inside_a_run_is_a_sentence_too(thano: Thano, reviews: Non
     done = thano("sql", text)
     err = done.stderr
     assert (done.returncode, done.stdout) == (1, "")
-    assert "error: All 1 rows have the same label in stars (4.5)." in err
+    assert "error[training-data]: All 1 rows have the same label in stars (4.5)." in err
     assert "line 3: SELECT * FROM reviews WHERE id = 1" in err
     assert "Traceback" not in err
 
@@ -207,7 +207,7 @@ def test_a_workspace_that_cannot_be_made(thano: Thano, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = thano("-w", str(tmp_path / "file"), "sql", "SELECT 1")
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
+    assert done.stderr.startswith("error[workspace]: ")
     assert "Traceback" not in done.stderr
 
 
@@ -283,9 +283,69 @@ def test_a_plan_runs_nothing(thano: Thano, tmp_path: Path) -> None:
     done = thano("plan", str(script), str(other), "--format", "json")
     assert [(row["statement"], row["asset"]) for row in json.loads(done.stdout)] == [
         (1, "tables/planned"),
-        (2, "tables/planned"),
         (2, "tables/after"),
     ]
+
+
+def test_a_plan_lists_changes_and_checks_and_all_lists_the_rest(thano: Thano, tmp_path: Path) -> None:
+    script = tmp_path / "plan.sql"
+    script.write_text("CREATE TABLE kept AS SELECT 1 AS a;\nEXPECT a = 1 ON kept;\n")
+    assert thano("run", str(script)).returncode == 0
+    script.write_text(script.read_text() + "CREATE TABLE fresh AS SELECT a FROM kept;\n")
+    done = thano("plan", str(script), "--format", "json")
+    assert [(row["asset"], row["action"]) for row in json.loads(done.stdout)] == [
+        ("tables/kept", "check"),
+        ("tables/fresh", "create"),
+    ]
+    assert "1 of 3 assets to make, 1 expectation to check; 2 assets are up to date" in done.stderr
+    rows = json.loads(thano("plan", str(script), "--all", "--format", "json").stdout)
+    assert [(row["asset"], row["action"]) for row in rows if row["action"] == "skip"] == [
+        ("tables/kept", "skip"),
+        ("tables/kept", "skip"),
+    ]
+    assert [row["estimated_seconds"] for row in rows][:2] == [0.0, 0.0]
+
+
+def test_run_gives_a_line_of_json_for_each_statement(thano: Thano, tmp_path: Path) -> None:
+    script = tmp_path / "two.sql"
+    script.write_text("CREATE TABLE lines AS SELECT 1.5 AS a, NULL AS b;\nSELECT * FROM lines;\n")
+    done = thano("run", str(script), "--format", "json")
+    assert done.returncode == 0, done.stderr
+    made, shown = map(json.loads, done.stdout.splitlines())
+    assert (made["place"], made["assets"], made["row_count"]) == (f"{script}:1", ["tables/lines"], 1)
+    assert (shown["kind"], shown["rows"]) == ("QUERY", [{"a": 1.5, "b": None}])
+    assert "2 statements done" in done.stderr
+    script.write_text("SELECT 1 AS a;\nSELECT CAST('x' AS INTEGER);\n")
+    done = thano("run", str(script), "--format", "json")
+    assert [json.loads(line)["rows"] for line in done.stdout.splitlines()] == [[{"a": 1}]]
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert (done.returncode, error["code"], error["line"]) == (1, "query", 2)
+
+
+@pytest.mark.parametrize("command", ["sql", "plan"])
+def test_an_error_is_json_where_json_was_asked_for(thano: Thano, reviews: None, command: str) -> None:
+    done = thano(command, "CREATE TABLE x AS\nSELECT stars FROM revews", "--format", "json")
+    assert (done.returncode, done.stdout) == (1, "")
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert error.pop("hint").startswith("Did you mean reviews? ")
+    assert error == {
+        "code": "unknown-table",
+        "message": "There is no table revews.",
+        "file": None,
+        "line": 2,
+        "column": 19,
+        "length": 6,
+    }
+
+
+def test_a_narrow_terminal_shows_what_matters_first(thano: Thano, reviews: None) -> None:
+    done = thano("sql", "SHOW LINEAGE reviews", COLUMNS="80")
+    head = done.stdout.splitlines()[0].split()
+    assert head == ["asset", "time", "rows", "model_version", "out_of_date"]
+    assert "(6 columns left out; --wide shows all)" in done.stdout
+    wide = thano("sql", "SHOW LINEAGE reviews", "--wide", COLUMNS="80").stdout
+    assert "data_version" in wide.splitlines()[0]
+    assert "…" not in wide
 
 
 # ---------------------------------------------------------------- stopping

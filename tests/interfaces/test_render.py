@@ -95,7 +95,7 @@ def test_an_error_has_its_line_and_a_caret() -> None:
     error = SyntaxProblem("Expected AS.", hint="Write AS SELECT …").at("BUILD MODEL m\nUSING x [/y]", 22)
     render.show_error(error, Console(file=out, width=40))
     lines = out.getvalue().splitlines()
-    assert lines[0] == "error: Expected AS. Write AS SELECT …"
+    assert lines[0] == "error[syntax]: Expected AS. Write AS SELECT …"
     assert lines[1] == "line 2: USING x [/y]"
     assert lines[2].index("^") == lines[1].index("[/y]")
 

@@ -346,6 +346,47 @@ class TestPlan:
         assert rows["tables/reviews"]["rows"] == 80
 
 
+def test_a_model_s_own_columns_are_read_where_none_is_named(reviews: Session) -> None:
+    reviews.execute(f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}) AS SELECT * FROM reviews")
+    named = "OPTIONS (text_col='review', label_col='sentiment')"
+    query = "SELECT * FROM reviews WHERE n < 5"
+    assert column(reviews.execute(f"PREDICT USING m AS {query}"), "predicted") == column(
+        reviews.execute(f"PREDICT USING m {named} AS {query}"), "predicted"
+    )
+    assert column(reviews.execute(f"EVALUATE USING m AS {query}"), "score") == column(
+        reviews.execute(f"EVALUATE USING m {named} AS {query}"), "score"
+    )
+    # The column of the default's name is the one that is read, as before, where the query has it.
+    both = "SELECT 'dull awful bad movie' AS text, 'a lovely good film' AS review"
+    assert column(reviews.execute(f"PREDICT USING m AS {both}"), "predicted") == column(
+        reviews.execute("PREDICT USING m AS SELECT 'dull awful bad movie' AS text"), "predicted"
+    )
+    with pytest.raises(ThanoError) as caught:
+        reviews.execute("PREDICT USING m AS SELECT n FROM reviews")
+    assert caught.value.message == (
+        "text_col is not set, and the query has neither a column 'text' nor 'review', "
+        "on which the model was trained."
+    )
+    lineage = reviews.execute(f"CREATE TABLE answers AS PREDICT USING m AS {query}")
+    assert lineage.kept_as == "answers"
+
+
+def test_what_is_unchanged_says_again_what_was_found(reviews: Session) -> None:
+    text = f"""BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}, overwrite=True) AS SELECT * FROM reviews;
+        CREATE TABLE answers AS PREDICT USING m OPTIONS (text_col='review', label_col='sentiment')
+            AS SELECT * FROM reviews WHERE n < 5;
+        CREATE TABLE scores AS EVALUATE USING m AS SELECT * FROM reviews WHERE n < 5"""
+    first, (model, answers, scores) = (
+        [reviews.execute_step(step) for step in reviews.script(reviews.parse(text))] for _ in range(2)
+    )
+    assert not any((model.assets, answers.assets, scores.assets))
+    assert first[0].summary in model.summary
+    assert "10 rows predicted by m version 1" in answers.summary
+    assert answers.summary.endswith("(table answers)")
+    assert scores.kept_as == "scores"
+    assert scores.table == first[2].table
+
+
 def test_interrupting_a_training_leaves_no_model(
     reviews: Session, told: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ def of_node(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLinea
         every = added_columns(statement.body, version)
         added = [name for name in every if name != number]
         kept = [column for column in columns if column not in every]
-        read = statement_columns(statement.body, version)
+        read = statement_columns(statement.body, version, kept)
         return with_predictions(_of_rows(statement.body.query, kept, runtime), read, added)
     if isinstance(statement.body, (Convert, Search)):
         return _of_vectors(statement.body, columns, runtime)

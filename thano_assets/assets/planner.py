@@ -384,7 +384,8 @@ class Workbench:
                 return None
             if version.task:  # nothing is kept of what it says
                 return self._trial.count(f"({sql})")
-            text = text_column(describe(self._trial.connection, f"({sql})"), body)
+            columns = describe(self._trial.connection, f"({sql})")
+            text = text_column(columns, body, version.params.get("text_col"))
             if isinstance(body, ExplainPredict):
                 return self._trial.count(f"(SELECT DISTINCT {quote(text.name)} FROM ({sql}))")
             answers = Answers.of(version, self._runtime.workspace)

@@ -313,7 +313,7 @@ def asked_columns(
         InvalidOption: an option that is about texts, and the model reads none.
     """
     if version.task is None:
-        return TextReading(text_column(columns, statement).name)
+        return TextReading(text_column(columns, statement, version.params.get("text_col")).name)
     who = f"{version.name} VERSION {version.version}"
     for option in _OF_TEXTS:
         if option in statement.options:
@@ -388,7 +388,7 @@ def truth_column(
                 hint="OPTIONS (target_col='…') names the column of true values.",
             ).at(statement.source, statement.query.span.start)
     else:
-        found = find_column(columns, statement, "label_col")
+        found = find_column(columns, statement, "label_col", version.params.get("label_col"))
     if version.task == "regression" and not is_number(found):
         raise ColumnTypeError(
             f"Column {found.name} is {found.type}, and {version.name} predicts numbers.",
@@ -410,8 +410,14 @@ def dates_not_read(relation: str, reading: Reading) -> str | None:
     return f"SELECT * FROM ({' UNION ALL '.join(parts)}) WHERE n > 0" if parts else None
 
 
-def statement_columns(statement: Statement, version: ModelVersion | None) -> list[str]:
-    """Names of the columns that the answer of a statement depends on."""
+def statement_columns(
+    statement: Statement, version: ModelVersion | None, columns: Sequence[str]
+) -> list[str]:
+    """Names of those of ``columns`` that the answer of a statement depends on."""
     if version is not None and version.task:
         return TableReading.of(version.features).names
-    return [str(statement.options.value("text_col"))]
+    named = str(statement.options.value("text_col"))
+    own = version.params.get("text_col") if version is not None else None
+    present = {name.casefold() for name in columns}
+    taken = own and "text_col" not in statement.options and named.casefold() not in present
+    return [str(own) if taken else named]

@@ -71,6 +71,7 @@ def _record(entry: Any) -> Record | None:
         statement=statement,
         details=details,
         rows=rows if isinstance(rows, int) else None,
+        summary=str(metadata.get("summary") or ""),
         seconds=float(seconds) if isinstance(seconds, (int, float)) else None,
         run_id=entry.run_id,
         time=datetime.fromtimestamp(entry.timestamp, UTC),

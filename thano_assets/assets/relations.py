@@ -144,37 +144,54 @@ def _names_columns(query: Query) -> bool:
     return any(item.get("alias") for item in node.get("select_list") or ())
 
 
-def find_column(columns: list[Column], statement: Statement, option: str) -> Column:
+def find_column(
+    columns: list[Column], statement: Statement, option: str, trained_on: str | None = None
+) -> Column:
     """The column that ``option`` of ``statement`` names.
+
+    Args:
+        columns: Of the query.
+        statement: Has the query.
+        option: Names the column.
+        trained_on: The column that the model was trained on. It is taken where the statement does not name
+            one, and the query has none by the option's default.
 
     Raises:
         UnknownColumn: the query has no such column; says which it has.
         QueryError: it has two of them.
     """
     name = str(statement.options.value(option))
-    found = [column for column in columns if column.name.casefold() == name.casefold()]
+    found = _named(columns, name)
+    if not found and trained_on and option not in statement.options:
+        found = _named(columns, trained_on)
     if len(found) > 1:
-        raise _two_columns(name).at(statement.source, statement.span.start)
+        raise _two_columns(found[0].name).at(statement.source, statement.span.start)
     if found:
         return found[0]
     names = [column.name for column in columns]
     given = option in statement.options
     told = f"{option}='{name}'" if given else f"{option}, which is '{name}' unless set,"
-    error: ThanoError = UnknownColumn(
-        f"{told} names a column that the query does not have.", hint=did_you_mean(name, names, "columns")
-    )
+    told += " names a column that the query does not have."
+    if trained_on and not given and trained_on.casefold() != name.casefold():
+        told = f"{option} is not set, and the query has neither a column '{name}' nor '{trained_on}', "
+        told += "on which the model was trained."
+    error: ThanoError = UnknownColumn(told, hint=did_you_mean(name, names, "columns"))
     span = statement.options.place(option) if given else statement.span
     raise error.at(statement.source, span.start, span.end - span.start if given else 1)
 
 
-def text_column(columns: list[Column], statement: Statement) -> Column:
-    """The column of ``text_col``, which must hold text.
+def _named(columns: list[Column], name: str) -> list[Column]:
+    return [column for column in columns if column.name.casefold() == name.casefold()]
+
+
+def text_column(columns: list[Column], statement: Statement, trained_on: str | None = None) -> Column:
+    """The column of ``text_col``, which must hold text; arguments as of :func:`find_column`.
 
     Raises:
         UnknownColumn: the query has no such column.
         ColumnTypeError: it is not text.
     """
-    column = find_column(columns, statement, "text_col")
+    column = find_column(columns, statement, "text_col", trained_on)
     if not (column.type == "VARCHAR" or column.type.startswith("ENUM") or column.type == '"NULL"'):
         raise ColumnTypeError(
             f"Column {column.name} is {column.type}, not text.",

@@ -25,6 +25,7 @@ class Action(StrEnum):
     REBUILD = "rebuild"
     SKIP = "skip"
     DROP = "drop"
+    CHECK = "check"
 
 
 class Mode(StrEnum):
@@ -52,6 +53,7 @@ class Record:
         statement: The text of the entry that made it.
         details: What the asset left for later plans.
         rows: Number of rows, where it has rows.
+        summary: What was said of it, in a sentence.
         seconds: How long it took, where that is known.
         run_id: The Dagster run, empty where the version was reported without a run.
         time: When, UTC.
@@ -66,6 +68,7 @@ class Record:
     details: Mapping[str, Any] = field(default_factory=dict)
     rows: int | None = None
     seconds: float | None = None
+    summary: str = ""
     run_id: str = ""
     time: datetime = datetime(1970, 1, 1, tzinfo=UTC)
     borrowed: bool = False

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,26 @@ if TYPE_CHECKING:
     from thano_assets.sql import Statement
 
 #: Columns of a kind of result that are sentences: shown whole.
-WRAPPED = {"PLAN": ("reason",), "SHOW RUNS": ("error",), "SHOW VERSIONS": ("why",)}
+WRAPPED = {
+    "PLAN": ("reason",),
+    "SHOW RUNS": ("error",),
+    "SHOW VERSIONS": ("why",),
+    "SHOW LINEAGE": ("out_of_date",),
+}
+#: What a person needs first of the rows of some statements, where there is no room for all columns.
+FIRST = {
+    "PLAN": ("asset", "action", "reason", "rows", "estimated_seconds"),
+    "SHOW RUNS": ("started", "status", "seconds", "assets", "launched_by", "error"),
+    "SHOW VERSIONS": ("version", "aliases", "status", "accuracy", "f1_macro", "rmse", "why"),
+    "SHOW LINEAGE": ("asset", "time", "rows", "model_version", "out_of_date"),
+    "LIST": (
+        *("name", "version", "aliases", "accuracy", "kind"),
+        *("description", "size_mb", "available", "reason"),
+        *("table_name", "rows", "made_by"),
+    ),
+}
+#: Cells of a table of which nothing is cut.
+_WIDE = 100_000
 # Quoted text is matched first, so that comment marks inside it stay.
 _QUOTED_OR_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*")|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 
@@ -72,6 +93,7 @@ class Script:
             yield
         except ThanoError as error:
             if self.name:
+                error.file = self.name
                 place = f", line {error.line}" if error.line else ""
                 click.echo(f"In {self.name}{place}:", err=True)
             raise
@@ -80,19 +102,23 @@ class Script:
 class Terminal:
     """Shows results: rows as tables on standard output, what is said about them on standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wide: bool = False) -> None:
         from thano_assets.interfaces.render import RichProgress, console_for
 
         self.console: Console = console_for(sys.stdout)
+        self.tables: Console = console_for(sys.stdout)
+        if wide:
+            self.tables.width = _WIDE
         self.progress = RichProgress()
 
-    def show(self, result: Result, max_rows: int | None) -> None:
-        """The rows (``None``: all of them), then warnings and summary."""
+    def show(self, result: Result, max_rows: int | None, place: str = "") -> None:
+        """The rows (``None``: all of them), then warnings and summary; ``place`` is the statement's."""
         from thano_assets.interfaces.render import count, show_table
 
         rows = result.table if max_rows is None else result.head(max_rows)
         if rows is not None:
-            show_table(rows, self.console, result.row_count, WRAPPED.get(result.kind, ()))
+            of_kind = (WRAPPED.get(result.kind, ()), FIRST.get(result.kind, ()))
+            show_table(rows, self.tables, result.row_count, *of_kind)
         # The table's own last line already has the number of rows.
         counted = rows is not None and result.summary == count(result.row_count or 0, "row")
         self.say(result, summary=not counted)
@@ -107,6 +133,48 @@ class Terminal:
         self.progress.warned.clear()
         if summary and result.summary:
             click.echo(result.summary, err=True)
+
+
+class JsonLines(Terminal):
+    """Shows each result as one line of JSON on standard output, and what a person reads on standard error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console = self.progress.console
+
+    def show(self, result: Result, max_rows: int | None, place: str = "") -> None:
+        from thano_assets.interfaces import formats
+
+        rows = result.table if max_rows is None else result.head(max_rows)
+        told = {
+            "place": place,
+            "kind": result.kind,
+            "statement": result.statement,
+            "summary": result.summary,
+            "warnings": result.warnings,
+            "seconds": round(result.seconds, 3),
+            "run_id": result.run_id,
+            "mlflow_run_id": result.mlflow_run_id,
+            "assets": result.assets,
+            "kept_as": result.kept_as,
+            "row_count": result.row_count,
+            "rows": None if rows is None else list(formats.objects(rows)),
+        }
+        sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        self.progress.warned.clear()
+
+
+def changes(plan: Result) -> Result:
+    """A plan without what is up to date; the summary says how much that is."""
+    import pyarrow.compute as pc
+
+    assert plan.table is not None
+    done = pc.equal(plan.table["action"], "skip")
+    table, left = plan.table.filter(pc.invert(done)), pc.sum(done).as_py() or 0
+    told = f"{left} asset is" if left == 1 else f"{left} assets are"
+    summary = f"{plan.summary}; {told} up to date (--all lists them)" if left else plan.summary
+    return replace(plan, rows=table if table.num_rows else None, row_count=table.num_rows, summary=summary)
 
 
 class Runner:
@@ -140,6 +208,7 @@ class Runner:
             steps = self.session.script([statement for _, statement in work], force=force)
         except ThanoError as error:
             for script in (script for script, statement in work if statement.source == error.text):
+                error.file = script.name
                 click.echo(f"In {script.name}, line {error.line}; no statement has run:", err=True)
                 break
             raise
@@ -161,7 +230,7 @@ class Runner:
                 which = f"Statement {number} of {len(work)} ({statement.kind}, {where})"
                 click.echo(f"{which} failed{rest}.", err=True)
                 raise
-            self.terminal.show(result, self.max_rows)
+            self.terminal.show(result, self.max_rows, where)
         spent = duration(time.monotonic() - started)
         self.console.print(Text(f"\n{count(len(work), 'statement')} done in {spent}.", style="bold green"))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from thano_assets import __version__
-from thano_assets.interfaces.batch import Runner, Script, Terminal, deliver
+from thano_assets.interfaces.batch import JsonLines, Runner, Script, Terminal, changes, deliver
 from thano_assets.interfaces.command_group import (
     Group,
     Settings,
@@ -83,7 +83,8 @@ def init(settings: Settings, directory: str | None) -> None:
     epilog="""\b
 Examples:
   thano run tutorials/text_classification.sql
-  thano run load.sql train.sql --force""",
+  thano run load.sql train.sql --force
+  thano run daily.sql --format json > results.jsonl""",
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE.sql…", type=click.Path(allow_dash=True))
 @click.option(
@@ -99,16 +100,28 @@ Examples:
     metavar="N",
     help="Rows shown of each result; 0 shows all.",
 )
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="json gives one line for each statement: what it did, its first rows, its warnings, its seconds.",
+)
+@click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
 @common_options
 @pass_settings
-def run(settings: Settings, files: tuple[str, ...], force: bool, max_rows: int) -> None:
+def run(
+    settings: Settings, files: tuple[str, ...], force: bool, max_rows: int, format_: str, wide: bool
+) -> None:
     """Run the statements of files in order, and of each only what is out of date (see `thano plan`).
 
     All files are read, parsed and planned before the first statement runs. The first error stops the run;
     what was finished before it is kept. `-` reads standard input.
     """
+    settings.errors_as_json = format_ == "json"
     scripts = [Script.read(name) for name in files]
-    terminal = Terminal()
+    terminal: Terminal = JsonLines() if format_ == "json" else Terminal(wide=wide)
     with stoppable(), open_session(settings, terminal) as session:
         Runner(session, terminal, max_rows=max_rows or None).run(scripts, force=force)
 
@@ -139,17 +152,21 @@ Examples:
     metavar="N",
     help=f"At most so many rows; 0 means all [default: {TABLE_ROWS} in a table, all elsewhere].",
 )
+@click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
 @common_options
 @pass_settings
-def sql(settings: Settings, text: str, format_: str | None, output: str | None, max_rows: int | None) -> None:
+def sql(
+    settings: Settings, text: str, format_: str | None, output: str | None, max_rows: int | None, wide: bool
+) -> None:
     """Run statements given as text and print the rows; `-` reads them from standard input."""
     format_ = format_ or (format_of(output) if output else "table")
     if format_ in BINARY_FORMATS and output is None and sys.stdout.isatty():
         raise click.UsageError(f"{format_} is binary; name a file with -o, or send it on through a pipe.")
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise click.UsageError(f"the folder of {output} does not exist; make it first.")
+    settings.errors_as_json = format_ == "json"
     statements = Script.read("-").text if text == "-" else text
-    terminal = Terminal()
+    terminal = Terminal(wide=wide)
     with stoppable(), open_session(settings, terminal) as session:
         if format_ == "table" and output is None:
             for result in session.run(statements):
@@ -173,6 +190,7 @@ def sql(settings: Settings, text: str, format_: str | None, output: str | None, 
     epilog="""\b
 Examples:
   thano plan tutorials/text_classification.sql
+  thano plan daily.sql --all
   thano plan "PREDICT USING tutorial_text_classification OPTIONS (text_col='review')
               AS SELECT * FROM movie_review_test" """,
 )
@@ -180,16 +198,21 @@ Examples:
 @click.option(
     "--format", "format_", type=click.Choice(["table", *DATA_FORMATS[:3]]), default="table", show_default=True
 )
+@click.option("--all", "everything", is_flag=True, help="Also list the assets that are up to date.")
+@click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
 @common_options
 @pass_settings
-def plan(settings: Settings, targets: tuple[str, ...], format_: str) -> None:
+def plan(settings: Settings, targets: tuple[str, ...], format_: str, everything: bool, wide: bool) -> None:
     """Show what `thano run` would do, asset by asset and why, without doing it."""
+    settings.errors_as_json = format_ == "json"
     scripts = [Script.of(target) for target in targets]
-    terminal = Terminal()
+    terminal = Terminal(wide=wide)
     with stoppable(), open_session(settings, terminal) as session:
         statements = [one for script in scripts for one in script.statements(session)]
         with scripts[0].named_in_errors() if len(scripts) == 1 else contextlib.nullcontext():
             result = session.plan_statements(statements, "\n".join(script.text for script in scripts))
+    if not everything:
+        result = changes(result)
     if format_ == "table":
         terminal.show(result, None)
     else:

@@ -6,6 +6,7 @@ Only Click is imported until a command needs more.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -62,7 +63,10 @@ class Group(click.Group):
             import traceback
 
             traceback.print_exception(error, file=sys.stderr)
-        if isinstance(error, ThanoError):
+        if ctx.ensure_object(Settings).errors_as_json:
+            found = error if isinstance(error, ThanoError) else ThanoError(f"{type(error).__name__}: {error}")
+            click.echo(json.dumps({"error": found.as_json()}, ensure_ascii=False), err=True)
+        elif isinstance(error, ThanoError):
             show_error(error, console_for(sys.stderr))
         else:
             words = f"error: unexpected {type(error).__name__}: {error}"
@@ -77,6 +81,8 @@ class Settings:
         self.workspace: str | None = None
         self.environment: str | None = None
         self.verbose = False
+        #: Whether an error is a line of JSON on standard error instead of a sentence.
+        self.errors_as_json = False
 
     def open_workspace(self) -> Workspace:
         """The workspace that ``-w``, THANO_WORKSPACE or the current folder names; it may not be there yet.

@@ -131,13 +131,18 @@ def write_csv(table: pa.Table, out: IO[str]) -> None:
         out.write((line or '""') + "\n")
 
 
+def objects(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows as objects of JSON, by the names of the columns."""
+    names = _unique(table.column_names)
+    for row in rows(table):
+        yield {name: plain(value) for name, value in zip(names, row, strict=True)}
+
+
 def write_json(table: pa.Table, out: IO[str]) -> None:
     """A JSON array with one object a row, one row a line."""
-    names = _unique(table.column_names)
     out.write("[")
     separator = "\n"
-    for row in rows(table):
-        record = {name: plain(value) for name, value in zip(names, row, strict=True)}
+    for record in objects(table):
         out.write(separator + json.dumps(record, ensure_ascii=False, allow_nan=False))
         separator = ",\n"
     out.write("\n]\n" if table.num_rows else "]\n")

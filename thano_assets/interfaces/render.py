@@ -104,7 +104,11 @@ def count(number: int, noun: str) -> str:
 
 
 def data_table(
-    table: pa.Table, console: Console, total: int | None = None, wrapped: Collection[str] = ()
+    table: pa.Table,
+    console: Console,
+    total: int | None = None,
+    wrapped: Collection[str] = (),
+    first: Sequence[str] | None = None,
 ) -> tuple[Table, str]:
     """``table`` fitted to the console, and the line of counts.
 
@@ -113,7 +117,12 @@ def data_table(
         console: Where they are drawn.
         total: How many rows there are where ``table`` has only the first of them.
         wrapped: Columns whose long texts go on in the next line, instead of being cut.
+        first: Columns that a person needs first: where there is no room for all, these are all that is shown,
+            and the line of counts tells of --wide; ``None`` where the command has no such option.
     """
+    columns = table.num_columns
+    if first and natural_width(table) > console.width:
+        table = table.select([name for name in first if name in table.column_names])
     values = [python_values(column) for column in table.columns]
     cells = [[cell_text(value) for value in column] for column in values]
     nulls = [[value is None for value in column] for column in values]
@@ -142,12 +151,13 @@ def data_table(
             line.append(Text(cells[index][row], style="dim" if nulls[index][row] else ""))
         drawn.add_row(*line)
     total = table.num_rows if total is None else total
-    counts = f"{count(total, 'row')} × {count(table.num_columns, 'column')}"
+    counts = f"{count(total, 'row')} × {count(columns, 'column')}"
     notes = []
     if table.num_rows < total:
         notes.append(f"first {table.num_rows:,} shown")
-    if len(shown) < table.num_columns:
-        notes.append(f"{count(table.num_columns - len(shown), 'column')} left out")
+    if len(shown) < columns:
+        how = "" if first is None else "; --wide shows all"
+        notes.append(f"{count(columns - len(shown), 'column')} left out{how}")
     return drawn, counts + (f" ({', '.join(notes)})" if notes else "")
 
 
@@ -178,14 +188,31 @@ def fit(natural: Sequence[int], width: int) -> tuple[list[int], list[int]]:
     return shown, widths
 
 
+def natural_width(table: pa.Table) -> int:
+    """Cells that the table takes where nothing is cut."""
+    widths = [
+        max([cell_len(_one_line(name)), *(cell_len(cell_text(value)) for value in python_values(column))])
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return sum(widths) + 3 * len(widths) + 1
+
+
 def show_table(
-    table: pa.Table, console: Console, total: int | None = None, wrapped: Collection[str] = ()
+    table: pa.Table,
+    console: Console,
+    total: int | None = None,
+    wrapped: Collection[str] = (),
+    first: Sequence[str] | None = None,
 ) -> None:
-    """Draw ``table`` and, under it, how many rows (``total``, or its own) and columns there are."""
-    if table.num_rows == 1 and (total or 1) == 1 and _is_wide(table, console.width):
+    """Draw ``table`` and, under it, how many rows (``total``, or its own) and columns there are.
+
+    Arguments as of :func:`data_table`.
+    """
+    alone = table.num_rows == 1 and (total or 1) == 1
+    if alone and not first and table.num_columns > 3 and natural_width(table) > console.width:
         show_record(table, console)
         return
-    drawn, counts = data_table(table, console, total, wrapped)
+    drawn, counts = data_table(table, console, total, wrapped, first)
     if table.num_columns:
         console.print(drawn)
     console.print(Text(counts, style="dim"), soft_wrap=True)
@@ -204,19 +231,10 @@ def show_record(table: pa.Table, console: Console) -> None:
     console.print(Text(f"1 row × {count(table.num_columns, 'column')}", style="dim"), soft_wrap=True)
 
 
-def _is_wide(table: pa.Table, width: int) -> bool:
-    """Whether the row of a one-row table loses columns, or much of them, in ``width`` cells."""
-    natural = [
-        max(cell_len(_one_line(name)), cell_len(cell_text(python_values(column.slice(0, 1))[0])))
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    ]
-    return len(natural) > 3 and sum(natural) + 3 * len(natural) + 1 > width
-
-
 def show_error(error: ThanoError, console: Console) -> None:
     """The error's sentence and, under it, the user's line with a caret at the place."""
     first, _, rest = error.pretty().partition("\n")
-    console.print(Text.assemble(("error: ", "bold red"), first), soft_wrap=True)
+    console.print(Text.assemble((f"error[{error.code}]: ", "bold red"), first), soft_wrap=True)
     if rest:
         console.print(Text(rest, style="dim"), soft_wrap=True)
 

@@ -31,6 +31,10 @@ _MEDIA_OPTION = re.compile(
     r"group_normalizer|special_day_cols|(?:min|max)_(?:encoder|prediction)_length|allow_missing_timesteps"
 )
 
+_TRAINED_ON = (
+    "The column that holds the {}; where the query has none of the default's name, the one that the model "
+    "was trained on."
+)
 _RESULT_COL = OptionSpec(
     "result_col", "column", "Name of the column with the predicted label.", default="predicted"
 )
@@ -43,7 +47,7 @@ _TOP_K = OptionSpec(
     nullable=True,
 )
 _PREDICTION = (
-    replace(TEXT_COL, doc="The column that holds the text; models of tables find their columns by name."),
+    replace(TEXT_COL, doc=_TRAINED_ON.format("text") + " Models of tables find their columns by name."),
     _RESULT_COL,
     BATCH_SIZE,
     replace(
@@ -153,8 +157,8 @@ _ALL_SPECS: dict[str, tuple[OptionSpec, ...]] = {
         *OF_ASSETS,
     ),
     "EVALUATE": (
-        TEXT_COL,
-        LABEL_COL,
+        replace(TEXT_COL, doc=_TRAINED_ON.format("text")),
+        replace(LABEL_COL, doc=_TRAINED_ON.format("true label")),
         OptionSpec(
             "report",
             "choice",
