@@ -14,6 +14,7 @@ import dagster as dg
 
 from thano_assets.assets import alerts
 from thano_assets.assets.factory import build_definitions
+from thano_assets.assets.jobs import jobs
 from thano_assets.assets.observation import observed
 from thano_assets.assets.schedules import schedules, watchers
 from thano_assets.catalog import catalog_of
@@ -40,5 +41,6 @@ def defs() -> dg.Definitions:
         graph,
         resources_for(workspace),
         schedules=schedules(graph, workspace) if production else (),
+        jobs=jobs(workspace) if production else (),
         sensors=[*watchers(graph, workspace), *alerts.sensors(graph, workspace)] if production else (),
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from thano_assets.assets import run_tags
 from thano_assets.binding import check_names, preflight
 from thano_assets.catalog import Catalog
-from thano_assets.graph import Node, NodeKind, Record
+from thano_assets.graph import Graph, Node, NodeKind, PlannedAsset, Record
 from thano_assets.graph.build import Key
 from thano_assets.results import Result, counted
 
@@ -86,6 +86,36 @@ def make(step: Step, runtime: Runtime, runner: Callable[[], Runner], catalog: Ca
     if result.rows is not None:
         result.row_count = result.rows.num_rows
     return result
+
+
+def everything(
+    runtime: Runtime, runner: Callable[[], Runner], catalog: Catalog
+) -> tuple[list[PlannedAsset], Result | None]:
+    """Make what is out of date of the whole catalog, as ``thano run`` of all its statements would.
+
+    Raises:
+        ThanoError: an asset could not be made; what does not depend on it was.
+    """
+    from thano_assets.assets.observation import observed
+    from thano_assets.assets.planner import due
+
+    graph = observed(Graph(catalog.entries()), runtime.workspace)
+    planned = [one for one in due(runtime.workspace, list(graph.nodes)) if one.made]
+    if not planned:
+        return [], None
+    nodes = [graph.nodes[one.node.key] for one in planned]
+    outcomes: dict[Key, Outcome] = {}
+    run_id = runner().run(
+        nodes,
+        graph.nodes.values(),
+        {run_tags.INCREMENTAL: "true"},
+        outcomes,
+        expectations=graph.expectations,
+    )
+    summary = f"{counted(len(outcomes), 'asset')} made"
+    warnings = [text for one in outcomes.values() for text in one.warnings]
+    assets = ["/".join(key) for key in outcomes]
+    return planned, Result("RUN", "", summary, warnings=warnings, run_id=run_id, assets=assets)
 
 
 def unchanged(step: Step, runtime: Runtime, runner: Callable[[], Runner], catalog: Catalog) -> Result:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from thano_assets.catalog.overlay import Entries
 from thano_assets.errors import ThanoError
 from thano_assets.sql import parse
-from thano_assets.sql.canonical import option_text
+from thano_assets.sql.canonical import option_text, value_text
 from thano_assets.sql.lexer import tokenize
 from thano_assets.sql.options import OF_ASSETS, OPTION_SPECS
 from thano_assets.sql.statements import BuildModel, FitModel, Statement
@@ -41,11 +44,33 @@ def with_policy(statement: Statement, catalog: Entries) -> tuple[Statement, list
     ]
     if not kept:
         return statement, []
-    text = _with_options(statement, ", ".join(kept))
+    text = _with_more_options(statement, ", ".join(kept))
     return parse(text)[0], kept
 
 
-def _with_options(statement: BuildModel | FitModel, options: str) -> str:
+def with_options(statement: BuildModel | FitModel, values: Mapping[str, Any]) -> BuildModel | FitModel:
+    """The statement with these options in place of its own, in its text too.
+
+    Args:
+        statement: as a person gave it.
+        values: legal values by the names of options.
+    """
+    text, start = statement.text, statement.span.start
+    own = [(statement.options.value_span(name), name) for name in values if name in statement.options]
+    for span, name in sorted(own, key=lambda each: each[0].start, reverse=True):
+        text = f"{text[: span.start - start]}{value_text(values[name])}{text[span.end - start :]}"
+    more = [option_text(name, value) for name, value in values.items() if name not in statement.options]
+    changed = _training(text)
+    return _training(_with_more_options(changed, ", ".join(more))) if more else changed
+
+
+def _training(text: str) -> BuildModel | FitModel:
+    statement = parse(text)[0]
+    assert isinstance(statement, (BuildModel, FitModel))
+    return statement
+
+
+def _with_more_options(statement: BuildModel | FitModel, options: str) -> str:
     """The statement's text with more options."""
     text = statement.text
     tokens = tokenize(text)

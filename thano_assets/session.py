@@ -24,9 +24,9 @@ from thano_assets.errors import (
     WorkspaceError,
     did_you_mean,
 )
-from thano_assets.graph import Action, Mode, Record
+from thano_assets.graph import Action, Mode, PlannedAsset, Record
 from thano_assets.graph.build import Key
-from thano_assets.materialization import make, tell_user_interface, unchanged
+from thano_assets.materialization import everything, make, tell_user_interface, unchanged
 from thano_assets.policies import with_policy
 from thano_assets.progress import Progress
 from thano_assets.results import Result, counted
@@ -82,6 +82,7 @@ class Session:
         *,
         progress: Progress | None = None,
         verbose: bool = False,
+        parent_run: str | None = None,
     ) -> None:
         from thano_assets.assets.runtime import Runtime
         from thano_assets.resources.environments import registry_of
@@ -101,7 +102,7 @@ class Session:
             registry=registry_of(self.workspace),
             progress=self.progress,
         )
-        self._verbose = verbose
+        self._verbose, self._parent_run = verbose, parent_run
         self._runner: Runner | None = None
         if self.workspace.unfinished_drops():
             from thano_assets import removal
@@ -235,6 +236,18 @@ class Session:
     def execute_step(self, step: Step) -> Result:
         """Do what :meth:`script` decided for one statement."""
         return self._timed(step.statement, lambda: self._step(step))
+
+    def bring_up_to_date(self) -> tuple[list[PlannedAsset], Result | None]:
+        """Make what is out of date of everything in the catalog, in one run.
+
+        Returns:
+            What the plan found to make, and what came of it; ``None`` where there was nothing.
+
+        Raises:
+            ThanoError: an asset could not be made; what does not depend on it was.
+        """
+        with progress_module.reporting_to(self.progress):
+            return everything(*self._there)
 
     def plan(self, text: str) -> Result:
         """What ``thano run`` of ``text`` would materialize, a row per asset; nothing is run."""
@@ -482,7 +495,12 @@ class Session:
             from thano_assets.assets.runner import Runner
             from thano_assets.resources.dagster import resources_for
 
-            self._runner = Runner(self.workspace, resources_for(self.workspace), verbose=self._verbose)
+            self._runner = Runner(
+                self.workspace,
+                resources_for(self.workspace),
+                verbose=self._verbose,
+                parent_run=self._parent_run,
+            )
         return self._runner
 
 

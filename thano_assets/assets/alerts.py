@@ -51,9 +51,12 @@ def sensors(graph: Graph, workspace: Workspace) -> list[dg.SensorDefinition]:
 
 def _sensor(workspace: Workspace, name: str, status: dg.DagsterRunStatus, what: str) -> dg.SensorDefinition:
     def evaluate(context: dg.RunStatusSensorContext) -> None:
-        if run_tags.PROCESS in context.dagster_run.tags:
+        run = context.dagster_run
+        # A person sees how a run of a terminal ends; what a job does is told of by the run that did it.
+        own = run_tags.PROCESS in run.tags and run_tags.PARENT not in run.tags
+        if own or context.instance.get_runs(dg.RunsFilter(tags={run_tags.PARENT: run.run_id}), limit=1):
             return
-        alert = describe(context.instance, context.dagster_run, workspace)
+        alert = describe(context.instance, run, workspace)
         if alert is not None:
             send(alert, workspace.settings.alerts)
 

@@ -96,6 +96,7 @@ def assets_definition(
     checks: Sequence[dg.AssetCheckSpec],
     required_resource_keys: set[str],
     pool: str | None = None,
+    config_schema: Mapping[str, dg.Field] | None = None,
 ) -> dg.AssetsDefinition:
     """One asset with its checks, made in one step called ``name``.
 
@@ -112,6 +113,7 @@ def assets_definition(
         },
         required_resource_keys=required_resource_keys,
         pool=pool,
+        config_schema=config_schema,
         code_version=spec.code_version,
     )(make)
     return dg.AssetsDefinition(

@@ -31,13 +31,14 @@ from thano_assets.assets import (
     training_sets,
 )
 from thano_assets.assets.dagster_compat import assets_definition
+from thano_assets.assets.launching import config_schema, configured, reason
+from thano_assets.assets.log_progress import LogProgress
 from thano_assets.assets.metadata import asset_key
 from thano_assets.assets.runtime import CheckOutcome, Outcome, Runtime, keep_outcome
 from thano_assets.catalog import Entry
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key, makes_base
-from thano_assets.progress import Progress, Task
 from thano_assets.resources.dagster_home import INFERENCE, TRAINING
 from thano_assets.sql.options import duration
 from thano_assets.sql.promotion import condition_of
@@ -112,8 +113,6 @@ RELATIONS = (
 )
 #: Seconds before the second try of a step that failed; later tries wait twice as long as the one before.
 _RETRY_SECONDS = 1.0
-#: Seconds between two lines of progress in the log of a run.
-_LOG_EVERY = 10.0
 
 
 def op_name(key: Key) -> str:
@@ -144,6 +143,7 @@ def build_definitions(
     *,
     schedules: Sequence[dg.ScheduleDefinition] = (),
     sensors: Sequence[dg.SensorDefinition] = (),
+    jobs: Sequence[dg.JobDefinition] = (),
 ) -> dg.Definitions:
     """The whole graph as a code location; statements that no longer parse are shown with their error."""
     broken = [
@@ -159,6 +159,7 @@ def build_definitions(
         resources=resources,
         schedules=schedules,
         sensors=sensors,
+        jobs=jobs,
         executor=dg.in_process_executor,
     )
 
@@ -219,11 +220,13 @@ def _check_specs(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> lis
 
 def _build(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> dg.AssetsDefinition:
     def make(context: AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-        outcome = _materialize(node, expectations, context)
+        with _telling(node, context):
+            as_launched, if_changed, told = configured(node, context.op_execution_context.op_config)
+        outcome = _materialize(as_launched, expectations, context, if_changed, told)
         keep_outcome(node, outcome)
         yield dg.MaterializeResult(
             asset_key=asset_key(node.key),
-            metadata=metadata.of_outcome(node.entry, outcome),
+            metadata=metadata.of_outcome(as_launched.entry, outcome),
             data_version=dg.DataVersion(outcome.data_version),
             check_results=[_check_result(node, check) for check in outcome.checks],
         )
@@ -236,6 +239,7 @@ def _build(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> dg.Assets
         checks=_check_specs(node, expectations),
         required_resource_keys={"workspace", "warehouse", "registry"},
         pool=_POOLS.get(node.kind),
+        config_schema=config_schema(node),
     )
 
 
@@ -251,47 +255,71 @@ def _check_result(node: Node, check: CheckOutcome) -> dg.AssetCheckResult:
 
 
 def _materialize(
-    node: Node, expectations: Mapping[Key, Sequence[Entry]], context: AssetExecutionContext
+    node: Node,
+    expectations: Mapping[Key, Sequence[Entry]],
+    context: AssetExecutionContext,
+    if_changed: bool | None,
+    told: Sequence[str],
 ) -> Outcome:
-    resources, run, began = context.resources, context.run, time.time()
+    """Make one asset.
+
+    Args:
+        node: The asset.
+        expectations: The entries of EXPECT statements by the key of their table.
+        context: Dagster's.
+        if_changed: Whether a model is trained only if something changed; ``None``: as the run's tag says.
+        told: The launch form's settings in words.
+    """
+    resources, run = context.resources, context.run
     asked = progress.current()
     # A run of the Dagster UI, a schedule or a sensor has nobody who listens: its log does then.
-    listener = _LogProgress(context.log) if asked is progress.SILENT else asked
+    listener = LogProgress(context.log) if asked is progress.SILENT else asked
     runtime = Runtime(
         workspace=resources.workspace.workspace,
         warehouse=resources.warehouse.warehouse,
         registry=resources.registry.registry,
         progress=listener,
         run_id=run.run_id,
-        incremental=run.tags.get(run_tags.INCREMENTAL) == "true",
+        incremental=run.tags.get(run_tags.INCREMENTAL) == "true" if if_changed is None else if_changed,
         data_version=lambda key: records.data_version(context.instance, key),
     )
 
     def made_in_this_run(key: Key) -> bool:
         return run.asset_selection is None or asset_key(key) in run.asset_selection
 
-    with _recorded_stop(context), heeding(lambda: _is_cancelled(context), listener):
+    with _recorded_stop(context), heeding(lambda: _is_cancelled(context), listener), _telling(node, context):
         runtime = replace(runtime, progress=progress.current())
-        try:
-            checks.guard(node, expectations, made_in_this_run, runtime)
-            started = time.perf_counter()
-            outcome = _BODIES[node.kind](node, runtime)
-            outcome.facts.setdefault("seconds", round(time.perf_counter() - started, 3))  # for later plans
-            if node.kind in RELATIONS:
-                _hold_against(expectations.get(node.key, ()), outcome, runtime)
-            columns = [column.name for column in outcome.columns or ()]
-            outcome.column_lineage = outcome.column_lineage or column_lineage.of_node(node, columns, runtime)
-            if node.kind is NodeKind.RAW and asked is progress.SILENT:
-                _show_new_content(runtime)
-            return outcome
-        except ThanoError as error:
-            context.log.error(error.pretty())
-            _try_again(node, error, context)
-            failures.note(context.instance, run, node, error, runtime.workspace, began)
-            raise
-        except Exception as error:
-            _try_again(node, error, context)
-            raise
+        if run_tags.PROCESS not in run.tags:  # a person at a terminal has the plan
+            context.log.info(" ".join([reason(node, runtime.workspace), *(f"With {one}." for one in told)]))
+        checks.guard(node, expectations, made_in_this_run, runtime)
+        started = time.perf_counter()
+        outcome = _BODIES[node.kind](node, runtime)
+        outcome.facts.setdefault("seconds", round(time.perf_counter() - started, 3))  # for later plans
+        if node.kind in RELATIONS:
+            _hold_against(expectations.get(node.key, ()), outcome, runtime)
+        columns = [column.name for column in outcome.columns or ()]
+        outcome.column_lineage = outcome.column_lineage or column_lineage.of_node(node, columns, runtime)
+        if node.kind is NodeKind.RAW and asked is progress.SILENT:
+            _show_new_content(runtime)
+        return outcome
+
+
+@contextmanager
+def _telling(node: Node, context: AssetExecutionContext) -> Iterator[None]:
+    """Say in the log and the run's tags what went wrong, or have the step tried again."""
+    began = time.time()
+    try:
+        yield
+    except ThanoError as error:
+        context.log.error(error.pretty())
+        _try_again(node, error, context)
+        failures.note(
+            context.instance, context.run, node, error, context.resources.workspace.workspace, began
+        )
+        raise
+    except Exception as error:
+        _try_again(node, error, context)
+        raise
 
 
 def _try_again(node: Node, error: Exception, context: AssetExecutionContext) -> None:
@@ -310,8 +338,11 @@ def _try_again(node: Node, error: Exception, context: AssetExecutionContext) -> 
 
 
 def _is_cancelled(context: AssetExecutionContext) -> bool:
-    run = context.instance.get_run_by_id(context.run.run_id)
-    return run is None or run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+    """Whether the run, or the run of the job that it is part of, was told to stop."""
+    stopped = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+    parent = context.run.tags.get(run_tags.PARENT)
+    runs = [context.instance.get_run_by_id(one) for one in (context.run.run_id, parent) if one]
+    return any(run is None or run.status in stopped for run in runs)
 
 
 @contextmanager
@@ -374,45 +405,3 @@ def _description(node: Node) -> str:
     if node.kind is NodeKind.MODEL and _of_table(node):
         meaning = f"The model of tables {node.name}; each materialization registers a version in MLflow."
     return f"{meaning}\n\n```sql\n{text}\n```"
-
-
-class _LogTask(Task):
-    def __init__(self, log: Any, label: str, total: int | None, unit: str) -> None:
-        self._log, self._label, self._total, self._unit = log, label, total, unit
-        self._done = 0
-        self._started = self._told = time.monotonic()
-
-    def advance(self, amount: int = 1, **fields: float | str) -> None:
-        self._done += amount
-        now = time.monotonic()
-        if now - self._told < _LOG_EVERY:
-            return
-        self._told = now
-        text = (
-            f"{self._label}: {self._done:,}"
-            + (f" of {self._total:,}" if self._total else "")
-            + f" {self._unit}"
-        )
-        if self._total and self._done:
-            text += f", {(now - self._started) * (self._total / self._done - 1):.0f} s left"
-        for name, value in fields.items():
-            text += f", {name} {value:.4g}" if isinstance(value, float) else f", {name} {value}"
-        self._log.info(text)
-
-
-class _LogProgress(Progress):
-    """Progress as lines in a run's log, for runs that nobody watches."""
-
-    def __init__(self, log: Any) -> None:
-        self._log = log
-
-    def message(self, text: str) -> None:
-        self._log.info(text)
-
-    def warning(self, text: str) -> None:
-        self._log.warning(text)
-
-    @contextmanager
-    def task(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Task]:
-        self._log.info(f"{label}: starting" + (f", {total:,} {unit}" if total else ""))
-        yield _LogTask(self._log, label, total, unit)

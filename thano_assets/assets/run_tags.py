@@ -10,6 +10,8 @@ INCREMENTAL = "thano/incremental"
 REASON = "thano/reason"
 #: The process of a person (a terminal, a notebook) that executes the run.
 PROCESS = "thano/process"
+#: The run of a job that this run is part of.
+PARENT = "thano/part-of"
 #: Why the run failed, in one sentence.
 ERROR = "thano/error"
 #: A hash of the asset that failed and of its inputs.

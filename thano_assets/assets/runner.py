@@ -49,11 +49,20 @@ class Runner:
         workspace: Whose Dagster instance keeps the runs.
         resources: Dagster resources that the assets need.
         verbose: Let Dagster's own log lines through to the terminal.
+        parent_run: The run of the job that the runs are part of.
     """
 
-    def __init__(self, workspace: Workspace, resources: dict[str, object], *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        resources: dict[str, object],
+        *,
+        verbose: bool = False,
+        parent_run: str | None = None,
+    ) -> None:
         self._workspace = workspace
         self._resources = resources
+        self._parent = {} if parent_run is None else {run_tags.PARENT: parent_run}
         self._log_level = "INFO" if verbose else "CRITICAL"
         self._instance: dg.DagsterInstance | None = None
         self._nothing: tempfile.TemporaryDirectory[str] | None = None
@@ -119,7 +128,7 @@ class Runner:
                     definitions,
                     selection,
                     self.instance,
-                    tags={**tags, run_tags.PROCESS: _process_tag(os.getpid())},
+                    tags={**tags, **self._parent, run_tags.PROCESS: _process_tag(os.getpid())},
                     log_level=self._log_level,
                     on_created=started.append,
                 )

@@ -178,7 +178,7 @@ def _as(options: Options, query: Query) -> tuple[str, ...]:
 def _options(options: Options) -> str:
     specs = OPTION_SPECS.get(options.kind, {})
     said = [
-        f"{name} = {_value(value)}"
+        f"{name} = {value_text(value)}"
         for name, value in sorted(options.items())
         if specs[name].identity and value != specs[name].default
     ]
@@ -187,16 +187,17 @@ def _options(options: Options) -> str:
 
 def option_text(name: str, value: Any) -> str:
     """An option as it stands in a statement."""
-    return f"{name}={_value(value)}"
+    return f"{name}={value_text(value)}"
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value of an option as it stands in a statement."""
     if isinstance(value, str):
         return _string(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_string(key)}: {_value(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_string(key)}: {value_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
+        return "[" + ", ".join(value_text(item) for item in value) + "]"
     return repr(value)
 
 

@@ -1,0 +1,109 @@
+"""What can be said in Dagster's launch form of a model, and what the log of a launch says first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from thano_assets.errors import ThanoError
+from thano_assets.graph import Node, NodeKind
+from thano_assets.policies import with_options
+from thano_assets.sql.options import OPTION_SPECS
+from thano_assets.sql.statements import BuildModel, FitModel
+
+if TYPE_CHECKING:
+    from thano_assets.resources.workspace import Workspace
+
+#: Names in the form -> options of the statement.
+_SETTINGS = {
+    "epochs": "max_epochs",
+    "batch_size": "batch_size",
+    "learning_rate": "learning_rate",
+    "seed": "seed",
+    "max_trials": "max_trials",
+}
+_RETRAIN, _ALWAYS, _IF_CHANGED = "retrain", "always", "if changed"
+_CHOICE = dg.Enum(
+    "Retrain",
+    [
+        dg.EnumValue(_ALWAYS, description="Train, whether or not anything has changed."),
+        dg.EnumValue(_IF_CHANGED, description="Use a version that was trained from the very same, if any."),
+    ],
+)
+_TYPES: dict[str, Any] = {"integer": dg.Int, "number": dg.Float}
+
+
+def config_schema(node: Node) -> dict[str, dg.Field] | None:
+    """The fields of a model's launch form; ``None`` for what is not trained."""
+    statement = node.entry.statement
+    if node.kind is not NodeKind.MODEL or not isinstance(statement, (BuildModel, FitModel)):
+        return None
+    known = OPTION_SPECS[statement.option_kind]
+    settings = {
+        field: dg.Field(
+            _TYPES[known[name].type],
+            is_required=False,
+            description=f"{known[name].doc} In place of what the statement says, in this run only.",
+        )
+        for field, name in _SETTINGS.items()
+        if name in known
+    }
+    retrain = dg.Field(
+        _CHOICE,
+        is_required=False,
+        description="By default a launch by hand always trains, and a schedule only if something changed.",
+    )
+    return {_RETRAIN: retrain, **settings}
+
+
+def configured(node: Node, config: Mapping[str, Any] | None) -> tuple[Node, bool | None, list[str]]:
+    """The node as the launch form has it.
+
+    Returns:
+        The node with the form's settings in its statement; whether it is trained only if something
+        changed, where the form says so; and the form's settings in words.
+
+    Raises:
+        InvalidOption: a setting is out of range.
+    """
+    config = dict(config or {})
+    retrain = config.pop(_RETRAIN, None)
+    if_changed = None if retrain is None else retrain == _IF_CHANGED
+    statement = node.entry.statement
+    if not config or not isinstance(statement, (BuildModel, FitModel)):
+        return node, if_changed, []
+    known = OPTION_SPECS[statement.option_kind]
+    values = {
+        _SETTINGS[field]: known[_SETTINGS[field]].check(value, statement.kind)
+        for field, value in config.items()
+    }
+    told = [
+        f"{field} {value} in place of {_shown(statement.options.value(_SETTINGS[field]))}"
+        for field, value in config.items()
+    ]
+    text = with_options(statement, values).text + "\n;\n"
+    return replace(node, entry=replace(node.entry, text=text)), if_changed, told
+
+
+def _shown(value: Any) -> str:
+    return "the default" if value is None else str(value)
+
+
+def reason(node: Node, workspace: Workspace) -> str:
+    """What a plan says of the asset now, in a sentence for the log of a run that nobody watches."""
+    from thano_assets.assets.planner import due
+
+    name = "/".join(node.key)
+    try:
+        planned = {one.node.key: one for one in due(workspace, [node.key])}
+    except ThanoError as error:
+        return f"{name} is made; a plan cannot say why: {error}"
+    one = planned.get(node.key)
+    if one is None:
+        return f"{name} is made; the catalog no longer has its statement."
+    if not one.made:
+        return f"{name} is made because this run asks for it; a plan finds it {one.reason}."
+    return f"{name} is made ({one.action}): {one.reason}."
