@@ -169,3 +169,70 @@ def test_a_model_that_must_prove_itself_has_a_check_that_warns_and_others_have_n
     assert pinned.is_external
     assert pinned.kinds == {"mlflow"}
     assert pinned.key in graph.get(dg.AssetKey(["predictions", "p"])).parent_keys
+
+
+def test_an_asset_is_made_without_its_checks_and_a_check_is_asked_alone(workspace: Workspace) -> None:
+    write_rows(workspace, "rows.jsonl", [{"n": 1}])
+    with Session(workspace) as session:
+        session.execute("COPY t FROM 'rows.jsonl'; EXPECT n < 5 ON t; CREATE TABLE u AS SELECT * FROM t")
+        graph = Graph(session.catalog.entries())
+    instance = dg.DagsterInstance.from_config(str(workspace.dagster_home))
+    definitions = build_definitions(graph, resources_for(workspace))
+    keys = {name: dg.AssetKey(name.split("/")) for name in ("raw/t", "tables/t", "tables/u")}
+    ((check,),) = [
+        [one.key for one in made.check_specs]
+        for made in definitions.assets or ()
+        if isinstance(made, dg.AssetsDefinition) and made.check_specs
+    ]
+
+    def launch(assets: list[str], checks: set[dg.AssetCheckKey]) -> dg.ExecuteInProcessResult:
+        job = definitions.resolve_implicit_global_asset_job_def()
+        wanted = [keys[name] for name in assets]
+        subset = job.get_subset(asset_selection=set(wanted), asset_check_selection=checks)
+        return subset.execute_in_process(instance=instance, raise_on_error=False)
+
+    def verdict() -> bool:
+        (record,) = instance.event_log_storage.get_asset_check_execution_history(check, limit=1)
+        assert record.event is not None
+        assert record.event.dagster_event is not None
+        return record.event.dagster_event.asset_check_evaluation_data.passed
+
+    assert verdict()
+    write_rows(workspace, "rows.jsonl", [{"n": 9}])
+    without = launch(["raw/t", "tables/t"], set())
+    assert without.success
+    assert without.get_asset_check_evaluations() == []
+    assert verdict()  # it was not asked
+    alone = launch([], {check})
+    assert not alone.success  # the check is blocking
+    assert alone.get_asset_materialization_events() == []
+    assert not verdict()
+    behind = launch(["raw/t", "tables/t", "tables/u"], set())
+    assert not behind.success  # what reads the table asks for itself
+    write_rows(workspace, "rows.jsonl", [{"n": 2}])
+    assert launch(["raw/t", "tables/t"], set()).success
+    assert launch([], {check}).success
+    assert verdict()
+
+
+def test_the_verdict_on_the_newest_version_is_told_again(small_workspace: Workspace) -> None:
+    write_rows(
+        small_workspace, "rows.jsonl", [{"text": "ab"[n % 2] + "c" * n, "label": n % 2} for n in range(20)]
+    )
+    with Session(small_workspace) as session:
+        session.execute("COPY rows FROM 'rows.jsonl'")
+        session.execute(
+            "BUILD MODEL m USING ElectraEn OPTIONS (epochs=1, baseline=False, eval_fraction=0.5, "
+            "promote_if='loss <= 0') AS SELECT * FROM rows"
+        )
+        graph = Graph(session.catalog.entries())
+    instance = dg.DagsterInstance.from_config(str(small_workspace.dagster_home))
+    job = build_definitions(graph, resources_for(small_workspace)).resolve_implicit_global_asset_job_def()
+    check = dg.AssetCheckKey(dg.AssetKey(["models", "m"]), "promotion")
+    result = job.get_subset(asset_selection=set(), asset_check_selection={check}).execute_in_process(
+        instance=instance
+    )
+    (found,) = result.get_asset_check_evaluations()
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert str(found.description).startswith("Version 1 is not promoted: ")
+    assert result.get_asset_materialization_events() == []

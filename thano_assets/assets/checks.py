@@ -143,7 +143,7 @@ def guard(
     Args:
         node: What is about to be made.
         expectations: Entries of EXPECT statements by the key of their table.
-        made: Tells whether a table is made in the same run; its own checks decide there.
+        made: Tells whether a table is made and checked in the same run; its own checks decide there.
         runtime: Where the rows are.
 
     Raises:

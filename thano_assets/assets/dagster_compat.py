@@ -88,7 +88,7 @@ def _job_origin() -> RemoteJobOrigin:
 
 
 def assets_definition(
-    make: Callable[[AssetExecutionContext], Iterator[dg.MaterializeResult]],
+    make: Callable[[AssetExecutionContext], Iterator[dg.MaterializeResult | dg.AssetCheckResult]],
     *,
     name: str,
     spec: dg.AssetSpec,
@@ -108,7 +108,8 @@ def assets_definition(
         name=name,
         ins={each: dg.In(dg.Nothing) for each in input_names},
         out={
-            name: dg.Out(dg.Nothing, code_version=spec.code_version),
+            # Not required: the asset can be had without its checks, and a check alone.
+            name: dg.Out(dg.Nothing, code_version=spec.code_version, is_required=not checks),
             **{each: dg.Out(dg.Nothing, is_required=False) for each in outputs},
         },
         required_resource_keys=required_resource_keys,
@@ -122,6 +123,7 @@ def assets_definition(
         node_def=step,
         specs=[spec],
         check_specs_by_output_name=outputs,
+        can_subset=bool(checks),
     )
 
 

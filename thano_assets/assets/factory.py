@@ -219,7 +219,13 @@ def _check_specs(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> lis
 
 
 def _build(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> dg.AssetsDefinition:
-    def make(context: AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
+    def make(context: AssetExecutionContext) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+        wanted = {key.name for key in context.selected_asset_check_keys}
+        if asset_key(node.key) not in context.selected_asset_keys:
+            with _telling(node, context):
+                found = _checked_alone(node, expectations, wanted, context)
+            yield from (_check_result(node, check) for check in found)
+            return
         with _telling(node, context):
             as_launched, if_changed, told = configured(node, context.op_execution_context.op_config)
         outcome = _materialize(as_launched, expectations, context, if_changed, told)
@@ -228,7 +234,7 @@ def _build(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> dg.Assets
             asset_key=asset_key(node.key),
             metadata=metadata.of_outcome(as_launched.entry, outcome),
             data_version=dg.DataVersion(outcome.data_version),
-            check_results=[_check_result(node, check) for check in outcome.checks],
+            check_results=[_check_result(node, check) for check in outcome.checks if check.name in wanted],
         )
 
     return assets_definition(
@@ -270,28 +276,25 @@ def _materialize(
         if_changed: Whether a model is trained only if something changed; ``None``: as the run's tag says.
         told: The launch form's settings in words.
     """
-    resources, run = context.resources, context.run
-    asked = progress.current()
-    # A run of the Dagster UI, a schedule or a sensor has nobody who listens: its log does then.
-    listener = LogProgress(context.log) if asked is progress.SILENT else asked
-    runtime = Runtime(
-        workspace=resources.workspace.workspace,
-        warehouse=resources.warehouse.warehouse,
-        registry=resources.registry.registry,
-        progress=listener,
-        run_id=run.run_id,
-        incremental=run.tags.get(run_tags.INCREMENTAL) == "true" if if_changed is None else if_changed,
-        data_version=lambda key: records.data_version(context.instance, key),
-    )
+    run, asked = context.run, progress.current()
+    runtime = _runtime(context)
+    if if_changed is not None:
+        runtime = replace(runtime, incremental=if_changed)
 
-    def made_in_this_run(key: Key) -> bool:
-        return run.asset_selection is None or asset_key(key) in run.asset_selection
+    def checked_in_this_run(key: Key) -> bool:
+        made = run.asset_selection is None or asset_key(key) in run.asset_selection
+        checks_run = run.asset_check_selection
+        return made and (checks_run is None or any(one.asset_key == asset_key(key) for one in checks_run))
 
-    with _recorded_stop(context), heeding(lambda: _is_cancelled(context), listener), _telling(node, context):
+    with (
+        _recorded_stop(context),
+        heeding(lambda: _is_cancelled(context), runtime.progress),
+        _telling(node, context),
+    ):
         runtime = replace(runtime, progress=progress.current())
         if run_tags.PROCESS not in run.tags:  # a person at a terminal has the plan
             context.log.info(" ".join([reason(node, runtime.workspace), *(f"With {one}." for one in told)]))
-        checks.guard(node, expectations, made_in_this_run, runtime)
+        checks.guard(node, expectations, checked_in_this_run, runtime)
         started = time.perf_counter()
         outcome = _BODIES[node.kind](node, runtime)
         outcome.facts.setdefault("seconds", round(time.perf_counter() - started, 3))  # for later plans
@@ -302,6 +305,35 @@ def _materialize(
         if node.kind is NodeKind.RAW and asked is progress.SILENT:
             _show_new_content(runtime)
         return outcome
+
+
+def _runtime(context: AssetExecutionContext) -> Runtime:
+    resources, asked = context.resources, progress.current()
+    return Runtime(
+        workspace=resources.workspace.workspace,
+        warehouse=resources.warehouse.warehouse,
+        registry=resources.registry.registry,
+        # A run of the Dagster UI, a schedule or a sensor has nobody who listens: its log does then.
+        progress=LogProgress(context.log) if asked is progress.SILENT else asked,
+        run_id=context.run.run_id,
+        incremental=context.run.tags.get(run_tags.INCREMENTAL) == "true",
+        data_version=lambda key: records.data_version(context.instance, key),
+    )
+
+
+def _checked_alone(
+    node: Node,
+    expectations: Mapping[Key, Sequence[Entry]],
+    wanted: set[str],
+    context: AssetExecutionContext,
+) -> list[CheckOutcome]:
+    """What the checks say of the asset as it is; nothing is made."""
+    runtime = _runtime(context)
+    entries = [entry for entry in expectations.get(node.key, ()) if checks.check_name(entry) in wanted]
+    found = [checks.evaluate(entry, runtime) for entry in entries]
+    if promotion.CHECK in wanted and (verdict := promotion.last_verdict(node.name, runtime)) is not None:
+        found.append(verdict)
+    return found
 
 
 @contextmanager

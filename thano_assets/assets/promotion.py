@@ -101,6 +101,16 @@ class Verdict:
         return PROMOTED if self.promoted else NOT_PROMOTED
 
 
+def last_verdict(name: str, runtime: Runtime) -> CheckOutcome | None:
+    """What became of the newest version that was judged; ``None`` where none was."""
+    for version in sorted(runtime.registry.versions(name), key=lambda one: -one.version):
+        if (decision := version.tags.get(DECISION_TAG)) is not None:
+            reason = version.tags.get(REASON_TAG, "")
+            facts = {"version": version.version, "judged": "when it was made"}
+            return CheckOutcome(CHECK, decision == PROMOTED, reason, facts, blocking=False)
+    return None
+
+
 @dataclass(frozen=True)
 class Gate:
     """What a new version must pass: a condition, and the rows on which it is asked."""
