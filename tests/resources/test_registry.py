@@ -423,15 +423,32 @@ sys.meta_path.insert(0, Blocked())
 import mlflow, pandas
 long = "a long text " * 1000
 model = mlflow.pyfunc.load_model("models:/나의 모델@champion")
-for rows in (["good", long], pandas.DataFrame({"text": ["good", long]}), pandas.Series(["good", long])):
+frame = pandas.DataFrame({"n": [1, 2], "text": ["good", long]})
+records = [{"n": 1, "text": "good"}, {"n": 2, "text": long}]
+for rows in (["good", long], frame, pandas.Series(["good", long]), records, frame[["text"]]):
     answer = model.predict(rows)
-    assert list(answer.columns) == ["label", "score"] and len(answer) == 2, answer
-    assert set(answer["label"]) <= {"negative", "positive"}
+    assert list(answer.columns) == ["predicted", "probability", "probabilities"] and len(answer) == 2, answer
+    for label, best, every in answer.itertuples(index=False):
+        assert set(every) == {"negative", "positive"} and abs(sum(every.values()) - 1) < 1e-6, every
+        assert every[label] == best == max(every.values())
+nothing = model.predict(pandas.DataFrame({"text": [None, float("nan"), " ", "good"]}))
+assert [value is None for value in nothing["predicted"]] == [True, True, True, False], nothing
+assert list(nothing["probability"].isna()) == [True, True, True, False], nothing
+assert list(model.predict(frame.head(0)).columns) == list(answer.columns)
+assert len(model.predict([])) == 0
+for wrong in ([3], pandas.DataFrame({"a": ["x"], "b": ["y"]})):
+    try:
+        model.predict(wrong)
+    except ValueError as error:
+        assert str(error) in ("The model reads texts, and 3 is a int.", "The rows have no column text; they have: a, b."), error
+    else:
+        raise AssertionError(wrong)
 pipeline = mlflow.transformers.load_model("models:/나의 모델/1")
-assert pipeline("good")[0]["label"] == answer["label"][0]
-assert pipeline(long, truncation=True)[0]["label"] == answer["label"][1]
+assert pipeline("good")[0]["label"] == answer["predicted"][0]
+assert abs(pipeline("good")[0]["score"] - answer["probability"][0]) < 1e-5
+assert pipeline(long, truncation=True)[0]["label"] == answer["predicted"][1]
 assert pipeline.tokenizer.model_max_length == 48
-assert not [name for name in sys.modules if name.startswith("thano")]
+assert not [name for name in sys.modules if name.startswith("thano_assets")]
 """
 
 

@@ -371,6 +371,28 @@ def test_a_model_s_own_columns_are_read_where_none_is_named(reviews: Session) ->
     assert lineage.kept_as == "answers"
 
 
+def test_the_served_model_answers_as_predict_does(reviews: Session) -> None:
+    import mlflow.pyfunc
+
+    reviews.execute(f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}) AS SELECT * FROM reviews")
+    table = reviews.execute(
+        "PREDICT USING m AS (SELECT review, n FROM reviews LIMIT 20) UNION ALL SELECT NULL, -1 UNION ALL SELECT ' ', -2"
+    ).table
+    assert table is not None
+    version = reviews._runtime.registry.resolve("m")
+    assert version is not None
+    served = mlflow.pyfunc.load_model(str(version.path.parent))
+    rows = table.to_pandas()
+    answer = served.predict(rows[["n", "review"]])
+    assert [value or None for value in answer["predicted"]] == table["predicted"].to_pylist()
+    for ours, theirs in zip(table.to_pylist(), answer.to_dict("records"), strict=True):
+        if ours["predicted"] is None:
+            assert theirs["probabilities"] is None
+        else:  # PREDICT computes in bfloat16 where that does not change the label
+            assert theirs["probability"] == pytest.approx(ours["probability"], abs=0.01)
+            assert dict(ours["probabilities"]) == pytest.approx(theirs["probabilities"], abs=0.01)
+
+
 def test_what_is_unchanged_says_again_what_was_found(reviews: Session) -> None:
     text = f"""BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}, overwrite=True) AS SELECT * FROM reviews;
         CREATE TABLE answers AS PREDICT USING m OPTIONS (text_col='review', label_col='sentiment')

@@ -223,6 +223,7 @@ def _trained(training: Training, runtime: Runtime, *, champion: bool) -> tuple[M
             source=str(training_set.snapshot(runtime.workspace)),
         )
         made = training.made(runtime, Path(folder) / "model", build, checkpoints=True)
+        build.log_params(made.settings)
         for name, png in made.pictures.items():
             build.log_figure(name.replace(" ", "_") + ".png", png)
         for name, text in made.texts.items():

@@ -31,6 +31,7 @@ class Made:
         texts: Files for the run in MLflow, by name.
         facts: For the asset's page.
         warnings: Sentences about what the person may want to change; they were told already.
+        settings: What the training ran with, defaults resolved.
     """
 
     model_dir: Path
@@ -41,6 +42,7 @@ class Made:
     texts: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 class Settings(Protocol):
@@ -142,11 +144,16 @@ class TextTrainer:
             pictures["trials"] = figures.tuning_trials(training.tuning)
         return Made(
             result.model_dir,
-            {"classes": training.classes, "type": training.label_type},
+            {
+                "classes": training.classes,
+                "type": training.label_type,
+                "text_col": training.statement.options.value("text_col"),
+            },
             metrics_of(result),
             result_tags(training, result, runtime) | tuning_tags(training),
             pictures,
             facts=facts,
+            settings=result.settings,
         )
 
     def scores(self, truth: list[Any], says: np.ndarray, classes: int) -> dict[str, float]:

@@ -7,7 +7,6 @@ made itself is read from production, without a copy.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from ..errors import BorrowedAsset, WorkspaceError, did_you_mean
 from ..progress import current
-from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, cut
+from .mlflow_run import CHAMPION, version_tags
 from .model_version import ModelVersion, TrainingRun
 from .registry import Registry
 from .settings import Settings
@@ -287,9 +286,7 @@ class EnvironmentRegistry(Registry):
             made = self.client.create_model_version(
                 lent.name,
                 lent.path.parent.as_uri(),
-                tags=cut(
-                    {**lent.tags, METRICS_TAG: json.dumps(lent.metrics), _ORIGIN_TAG: origin}, RUN_TAG_LENGTH
-                ),
+                tags=version_tags({**lent.tags, _ORIGIN_TAG: origin}, lent.metrics),
                 description=lent.description,
             )
         current().message(

@@ -5,6 +5,7 @@ Layout of the artifacts::
     MLmodel, requirements.txt, …      MLflow's own, flavours transformers and python_function
     model/                            a complete Hugging Face folder: config, weights, tokenizer
     components/tokenizer/             the tokenizer again (1 MB), where MLflow looks for it
+    code/thano_text_model.py          what python_function answers with: rows in, labels and probabilities out
     labels.json  README.md            the labels with their true type; what this model is
 
 The weights are stored once.
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _WEIGHTS = {".safetensors", ".bin", ".h5", ".msgpack"}
 _REQUIRED = ("torch", "transformers", "tokenizers", "safetensors", "accelerate", "mlflow", "pandas")
+_MODULE = "thano_text_model"
 _LOGGERS = ("mlflow", "alembic")
 
 
@@ -110,6 +112,7 @@ def save(
     import mlflow.transformers
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     with _no_bars():
@@ -133,14 +136,21 @@ def save(
             str(target),
             mlflow_model=model,
             task="text-classification",
+            # What goes in is left to the model's own code: MLflow would take lists only of an unnamed column,
+            # and the statement's own column only of data frames.
             signature=ModelSignature(
-                inputs=Schema([ColSpec("string")]),
-                outputs=Schema([ColSpec("string", "label"), ColSpec("double", "score")]),
+                outputs=Schema(
+                    [
+                        ColSpec(AnyType(), "predicted"),
+                        ColSpec("double", "probability"),
+                        ColSpec(AnyType(), "probabilities"),
+                    ]
+                )
             ),
             pip_requirements=requirements(),
-            # Handed to the pipeline with every call of pyfunc's predict: long texts are cut, not refused.
-            model_config={"truncation": True, "max_length": length},
         )
+    _serve_rows(target, model)
+    labels = {**labels, "max_length": length}
     for file in sorted(source.iterdir()):
         if file.is_file() and file.suffix not in _WEIGHTS and not (target / "model" / file.name).exists():
             shutil.copy2(file, target / "model" / file.name)
@@ -149,6 +159,19 @@ def save(
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)  # weights come with rights for their owner only
     return length
+
+
+def _serve_rows(target: Path, model: Model) -> None:
+    """Let ``python_function`` answer by code of ours that lies beside the model."""
+    from thano_assets.learning import served_text
+
+    code = target / "code"
+    code.mkdir()
+    shutil.copyfile(str(served_text.__file__), code / f"{_MODULE}.py")
+    served = model.flavors["python_function"]
+    served.pop("model_binary", None)
+    served |= {"loader_module": _MODULE, "code": "code", "data": "model"}
+    model.save(str(target / "MLmodel"))
 
 
 def save_base(source: Path, target: Path, *, model: Model, card: str) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import WorkspaceError
 from ..stopping import permit
+from .settings import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,12 +28,27 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 METRICS_TAG = "thano.metrics"
+#: What programs read of a version, as JSON: one tag, so that the page shows the few that people read.
+DETAILS_TAG = "thano.details"
+_SHOWN_TAGS = ("base", "rows", "dagster run")
 RUN_TAG_LENGTH = 8_000  # MLflow's limits
 _PARAM_LENGTH = 6_000
 _VERSION_TAG_LENGTH = 100_000
-_DIGEST_LENGTH = 36
+DIGEST_LENGTH = 36
 _FLUSH_SECONDS = 2.0
 _PARENT_TAG = "mlflow.parentRunId"  # how MLflow's pages nest runs
+
+
+# Figures that a description tells, in words.
+_FIGURES = {
+    "accuracy": "accuracy",
+    "f1_macro": "F1 (macro)",
+    "baseline_accuracy": "accuracy of TF-IDF with logistic regression",
+    "majority_accuracy": "accuracy of always answering the most frequent class",
+    "rmse": "RMSE",
+    "r2": "R2",
+    "baseline_rmse": "RMSE of always answering the mean",
+}
 
 
 @dataclass
@@ -56,12 +72,20 @@ class BuildRun:
     _flushed: float = field(default_factory=time.monotonic)
     _step: int = 0
     _seen: set[str] = field(default_factory=set)
+    _params: dict[str, str] = field(default_factory=dict)
+    _dataset: dict[str, str] = field(default_factory=dict)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record settings; values are kept as text."""
+        """Record settings as text; those without a value, and those that are recorded, are left out."""
         from mlflow.entities import Param
 
-        entries = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in params.items()]
+        new = {
+            key: str(value)[:_PARAM_LENGTH]
+            for key, value in params.items()
+            if value is not None and key not in self._params
+        }
+        self._params |= new
+        entries = [Param(key, value) for key, value in new.items()]
         for first in range(0, len(entries), 100):
             self.client.log_batch(self.run_id, params=entries[first : first + 100])
 
@@ -102,6 +126,7 @@ class BuildRun:
     def log_dataset(self, name: str, digest: str, rows: int, source: str) -> None:
         """Record what the model was trained on: see :func:`log_dataset`."""
         log_dataset(self.client, self.run_id, name, digest, rows, source, context="training")
+        self._dataset = {"dataset_name": name[:500], "dataset_digest": digest[:DIGEST_LENGTH]}
 
     def register(
         self,
@@ -139,7 +164,7 @@ class BuildRun:
                 logged = self._log_model(Path(model_dir), target, kept, finite, given)
                 now, step = int(time.time() * 1000), self._step
                 self._pending += [
-                    Metric(self._final(key), value, now, step, model_id=logged.model_id)
+                    Metric(self._final(key), value, now, step, model_id=logged.model_id, **self._dataset)
                     for key, value in finite.items()
                 ]
                 self._flush()
@@ -220,6 +245,7 @@ class BuildRun:
             name=re.sub(r"[/:.%\"']", "_", self.name),
             source_run_id=self.run_id,
             tags=cut(tags, RUN_TAG_LENGTH),
+            params=self._params,
             model_type=_model_type(labels),
         )
         try:
@@ -255,7 +281,8 @@ class BuildRun:
     ) -> int:
         from mlflow.exceptions import MlflowException
 
-        description = _description(tags, labels)
+        told = [_summary(labels, metrics, tags), _description(tags, labels)]
+        description = "\n\n".join([*filter(None, told), self._use(CHAMPION, labels)])
         with suppress(MlflowException):  # it is there, from an earlier version or another process
             self.client.create_registered_model(self.name, description=description)
         self.client.update_registered_model(self.name, description)
@@ -264,13 +291,33 @@ class BuildRun:
             # On SQLite, a models:/ address would be looked up in the process's server, not in this one.
             logged.artifact_location if self.registry.is_local else f"models:/{logged.model_id}",
             self.run_id,
-            tags=cut({**tags, METRICS_TAG: json.dumps(metrics)}, _VERSION_TAG_LENGTH),
+            tags=version_tags(tags, metrics),
             description=description,
             model_id=logged.model_id,
         )
+        number = str(version.version)
+        description = "\n\n".join([*filter(None, told), self._use(number, labels)])
+        self.client.update_model_version(self.name, number, description)
         known = json.dumps([{"name": self.name, "version": int(version.version)}])
         self.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": known})
         return int(version.version)
+
+    def _use(self, which: str, labels: Mapping[str, Any] | None) -> str:
+        """Lines of Python that load the model, by a version's number or an alias, and ask it."""
+        address = f"models:/{self.name}{f'/{which}' if which.isdigit() else f'@{which}'}"
+        uri = without_password(self.registry.tracking_uri)
+        lines = ["import mlflow", "", f'mlflow.set_tracking_uri("{uri}")']
+        if labels is None:
+            lines += ["import mlflow.transformers", f'encoder = mlflow.transformers.load_model("{address}")']
+        elif labels.get("task"):
+            names = [str(one["name"]) for one in labels["features"]]
+            shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+            lines.append(f'model = mlflow.pyfunc.load_model("{address}")')
+            lines.append(f"print(model.predict(frame))  # a pandas DataFrame with the columns {shown}")
+        else:
+            lines.append(f'model = mlflow.pyfunc.load_model("{address}")')
+            lines.append('print(model.predict(["a text", "another text"]))')
+        return "```python\n" + "\n".join(lines) + "\n```"
 
     def close(self, status: str) -> None:
         """Write what is pending and end the run; called by :meth:`Registry.build`."""
@@ -288,12 +335,33 @@ def log_dataset(
 
     dataset = Dataset(
         name=name[:500],
-        digest=digest[:_DIGEST_LENGTH],
+        digest=digest[:DIGEST_LENGTH],
         source_type="local",
         source=json.dumps({"uri": source}),
         profile=json.dumps({"num_rows": rows, "fingerprint": digest}),
     )
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", context)])])
+
+
+def version_tags(tags: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, str]:
+    """Tags of a registered version: a few for people, and one with all of them for programs."""
+    train, held_out = tags.get("thano.rows_train"), tags.get("thano.rows_eval")
+    rows = f"{train} to train on, {held_out} held out" if train else None
+    values = (tags.get("thano.base"), rows, tags.get("dagster.run_id"))
+    shown = dict(zip(_SHOWN_TAGS, values, strict=True))
+    kept = {**tags, METRICS_TAG: json.dumps(metrics)}
+    details = json.dumps(kept, ensure_ascii=False)
+    packed = {DETAILS_TAG: details} if len(details) <= _VERSION_TAG_LENGTH else cut(kept, _VERSION_TAG_LENGTH)
+    return {key: value for key, value in shown.items() if value} | packed
+
+
+def unpacked(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a version as :func:`version_tags` was given them; those that were set later take precedence."""
+    found = dict(tags)
+    details = found.pop(DETAILS_TAG, None)
+    for name in _SHOWN_TAGS:
+        found.pop(name, None)
+    return (json.loads(details) if details else {}) | found
 
 
 def cut(tags: Mapping[str, str], length: int) -> dict[str, str]:
@@ -321,6 +389,28 @@ def _model_type(labels: Mapping[str, Any] | None) -> str:
     if labels is None:
         return "base model"
     return "regressor" if labels.get("task") == "regression" else "classifier"
+
+
+def _summary(labels: Mapping[str, Any] | None, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
+    """What a version is, what it was trained on, and how good it is beside the baselines."""
+    if labels is None:
+        return "An encoder of texts to train classifiers from."
+    sentences = []
+    if not labels.get("task"):
+        classes = [str(one) for one in labels.get("classes", [])]
+        listed = ", ".join(classes[:10]) + (f" and {len(classes) - 10} more" if len(classes) > 10 else "")
+        sentences.append(f"A text classifier with {len(classes)} classes: {listed}.")
+    train, held_out = tags.get("thano.rows_train", ""), tags.get("thano.rows_eval", "")
+    if train.isdigit():
+        sentences.append(f"Trained on {int(train):,} rows.")
+    shown = [
+        f"{words} {metrics[name]:.4g}"
+        for name, words in _FIGURES.items()
+        if name in metrics and held_out.isdigit()
+    ]
+    if shown:
+        sentences.append(f"On {int(held_out):,} held-out rows: {', '.join(shown)}.")
+    return " ".join(sentences)
 
 
 def _description(tags: Mapping[str, str], labels: Mapping[str, Any] | None = None) -> str:
@@ -369,7 +459,7 @@ def _card(name: str, labels: Mapping[str, Any], metrics: Mapping[str, float], ta
         + _figures(metrics)
         + "## Use\n\n```python\nimport mlflow\n\n"
         f'model = mlflow.pyfunc.load_model("models:/{name}@{CHAMPION}")\n'
-        'model.predict(["a text", "another"])  # label and score of each\n```\n\n'
+        'model.predict(["a text", "another"])  # predicted, probability, probabilities\n```\n\n'
         "`mlflow.transformers.load_model` gives the pipeline; call it with `truncation=True` where texts "
         "are long.\n"
         "The folder `model/` is a Hugging Face folder of its own.\n"

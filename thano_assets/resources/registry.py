@@ -22,7 +22,16 @@ from ..stopping import permit
 from . import mlflow_client, mlflow_reader
 from .damage import back_up
 from .mlflow_reader import VersionRow
-from .mlflow_run import CHAMPION, METRICS_TAG, RUN_TAG_LENGTH, BuildRun, cut, log_dataset
+from .mlflow_run import (
+    CHAMPION,
+    DIGEST_LENGTH,
+    METRICS_TAG,
+    RUN_TAG_LENGTH,
+    BuildRun,
+    cut,
+    log_dataset,
+    unpacked,
+)
 from .model_version import ModelVersion
 from .settings import without_password
 from .tracking import TRAINING_VIEW, Tracking, sentence
@@ -118,7 +127,7 @@ class Registry(Tracking):
         return rows or []
 
     def _version(self, row: VersionRow) -> ModelVersion:
-        tags = dict(row.tags)
+        tags = unpacked(row.tags)
         kept = tags.pop(METRICS_TAG, None)
         return ModelVersion(
             name=row.name,
@@ -368,9 +377,12 @@ class Registry(Tracking):
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
-            logged = [Metric(key, value, now, 0) for key, value in metrics.items() if math.isfinite(value)]
-            self.client.log_batch(version.run_id, metrics=logged)
             name = f"evaluation of {version.name}"
+            of = {"dataset_name": name, "dataset_digest": digest[:DIGEST_LENGTH]}
+            logged = [
+                Metric(key, value, now, 0, **of) for key, value in metrics.items() if math.isfinite(value)
+            ]
+            self.client.log_batch(version.run_id, metrics=logged)
             log_dataset(self.client, version.run_id, name, digest, rows, source, context="evaluation")
 
     def delete(self, name: str, version: int | None = None) -> list[int]:

@@ -6,12 +6,15 @@ through ``MlflowClient``. With ``tracking_uri`` set in ``thano.toml`` a server i
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
+import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,7 +219,8 @@ class Tracking:
         """
         from filelock import FileLock
 
-        given = {**tags, _WORKSPACE_TAG: str(self.workspace.root), "mlflow.source.name": "thano"}
+        root = self.workspace.root
+        given = {**tags, _WORKSPACE_TAG: str(root), "mlflow.source.name": "thano", **_origin(str(root))}
         run = self.client.create_run(experiment, run_name=title, tags=cut(given, RUN_TAG_LENGTH))
         lock = self._run_lock(run.info.run_id)
         # Held while the process lives: how others tell a run that goes on from one that was killed.
@@ -270,3 +274,16 @@ def sentence(error: Exception) -> str:
     """The message of an error on one line, 300 characters at most."""
     text = " ".join(str(error).split())
     return (text if len(text) <= 300 else text[:299] + "…").rstrip(".") + "."
+
+
+@lru_cache(maxsize=8)
+def _origin(folder: str) -> dict[str, str]:
+    """Who starts a run, and the commit of the git repository that the folder is in, as MLflow shows them."""
+    found = {}
+    with suppress(OSError, KeyError, ImportError):  # a user without a name, as in some containers
+        found["mlflow.user"] = getpass.getuser()
+    with suppress(OSError, subprocess.SubprocessError):
+        git = ["git", "-C", folder, "rev-parse", "HEAD"]
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=2, check=True).stdout.strip()
+        found["mlflow.source.git.commit"] = commit
+    return found
