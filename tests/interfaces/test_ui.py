@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -124,6 +125,25 @@ def test_foreign_pages_and_names_get_nothing(pages: tuple[object, dict[str, obje
     assert status(f"{mlflow}/", Host="evil.example") == 403
     assert status(f"{mlflow}/", Host="10.evil.example") == 403
     assert status(f"{mlflow}/") == 200
+
+
+def test_a_first_visit_to_mlflow_finds_trainings(pages: tuple[object, dict[str, object]]) -> None:
+    _, told = pages
+    with urllib.request.urlopen(f"{told['mlflow']}/", timeout=60) as answer:
+        page = answer.read().decode()
+        assert answer.headers["Cache-Control"] == "no-store"
+    assert page.startswith(
+        '<!doctype html><html lang="en"><head><script>try{for(const[k,v]of Object.entries({'
+    )
+    choices = json.loads(page.partition("Object.entries(")[2].partition("))if(localStorage")[0])
+    assert choices["mlflow.workflowType_v1"] == '"machine_learning"'
+    columns = json.loads(choices['MLflowLocalStorage-1.1-ExperimentPage-["0"]-ReactComponentState'])
+    assert columns["selectedColumns"][0] == "metrics.`accuracy`"
+    # The keys are those of the page that is served: without them its programs would not look for the choices.
+    folder = Path(importlib.util.find_spec("mlflow").origin).parent / "server/js/build/static/js"  # type: ignore[union-attr,arg-type]
+    programs = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.js"))
+    for word in ("mlflow.workflowType", "mlflow.assistant.fab.autoOpenedOnFirstLoad", "selectedColumns"):
+        assert word in programs
 
 
 def test_a_second_one_says_where_the_first_is(

@@ -439,8 +439,8 @@ assert len(model.predict([])) == 0
 for wrong in ([3], pandas.DataFrame({"a": ["x"], "b": ["y"]})):
     try:
         model.predict(wrong)
-    except ValueError as error:
-        assert str(error) in ("The model reads texts, and 3 is a int.", "The rows have no column text; they have: a, b."), error
+    except mlflow.MlflowException as error:
+        assert error.message in ("The model reads texts, and 3 is a int.", "The rows have no column text; they have: a, b."), error
     else:
         raise AssertionError(wrong)
 pipeline = mlflow.transformers.load_model("models:/나의 모델/1")

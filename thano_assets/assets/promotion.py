@@ -37,7 +37,7 @@ from thano_assets.errors import (
     UnknownTable,
     did_you_mean,
 )
-from thano_assets.resources.registry import VERDICT_TAG
+from thano_assets.resources.registry import DECISION_TAG, VERDICT_TAG
 from thano_assets.resources.warehouse import Column, describe, literal, quote
 from thano_assets.sql.promotion import Comparison, Condition, condition_of
 from thano_assets.sql.statements import BuildModel, FitModel
@@ -51,7 +51,7 @@ CHECK = "promotion"
 #: Data version of a model none of whose versions answers.
 NO_CHAMPION = "no champion"
 #: Tags of a version: ``promoted`` or ``not promoted``, and the sentence that says why.
-DECISION_TAG, REASON_TAG = "thano.promotion", VERDICT_TAG
+REASON_TAG = VERDICT_TAG
 _JUDGED_BY_TAG = "thano.promotion_question"
 _TEXT_OPTIONS = ("text_col", "label_col")
 PROMOTED, NOT_PROMOTED = "promoted", "not promoted"

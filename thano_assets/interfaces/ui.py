@@ -187,6 +187,7 @@ def _services(workspace: Workspace, dagster_url: str, mlflow_url: str) -> list[S
             *("--backend-store-uri", registry.tracking_uri),
             *("--default-artifact-root", registry.artifacts.as_uri()),
             *("--no-serve-artifacts", "--host", HOST, "--port", mlflow_port, "--workers", "1"),
+            *("--app-name", "thano"),  # :mod:`.mlflow_page`
             # Its own list has patterns such as 10.*, which names of the public network match as well.
             *("--allowed-hosts", _MLFLOW_HOSTS),
         ],

@@ -1,7 +1,7 @@
 """A text classifier as MLflow serves it: rows in, what PREDICT answers out.
 
 This file goes along with every such model into MLflow as ``thano_text_model.py``, so it stands by itself: it
-needs torch, Transformers and pandas, and nothing of this package.
+needs torch, Transformers, pandas and MLflow, and nothing of this package.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ class TextModel:
             by its text). All three are missing where a row has no text.
 
         Raises:
-            ValueError: the input has several columns and none of that name; or a value is no text.
+            MlflowException: the input has several columns and none of that name; or a value is no text. A
+                server gives its sentence to whoever asked.
         """
         texts = self._texts(model_input)
         asked = [place for place, text in enumerate(texts) if text is not None and text.strip()]
         asked.sort(key=lambda place: len(texts[place] or ""))  # alike in length: little padding
         predicted: list[Any] = [None] * len(texts)
-        probability = np.full(len(texts), np.nan)
+        probability: list[float | None] = [None] * len(texts)
         every: list[dict[str, float] | None] = [None] * len(texts)
         for first in range(0, len(asked), _BATCH):
             places = asked[first : first + _BATCH]
@@ -68,7 +69,8 @@ class TextModel:
         return pd.DataFrame(
             {
                 "predicted": pd.Series(predicted, dtype=object),
-                "probability": probability,
+                # JSON has no word for NaN: where one is missing, the column holds None.
+                "probability": pd.Series(probability, dtype=object if None in probability else float),
                 "probabilities": pd.Series(every, dtype=object),
             }
         )
@@ -97,7 +99,7 @@ class TextModel:
         values = [None if _missing(value) else value for value in given]
         for value in values:
             if value is not None and not isinstance(value, str):
-                raise ValueError(f"The model reads texts, and {value!r} is a {type(value).__name__}.")
+                raise _wrong(f"The model reads texts, and {value!r} is a {type(value).__name__}.")
         return values
 
     def _column(self, rows: pd.DataFrame) -> Any:
@@ -108,7 +110,13 @@ class TextModel:
         if rows.shape[1] == 1:
             return rows.columns[0]
         listed = ", ".join(map(str, rows.columns))
-        raise ValueError(f"The rows have no column {self.text_col}; they have: {listed}.")
+        raise _wrong(f"The rows have no column {self.text_col}; they have: {listed}.")
+
+
+def _wrong(sentence: str) -> Exception:
+    from mlflow.exceptions import MlflowException
+
+    return MlflowException.invalid_parameter_value(sentence)
 
 
 def _missing(value: Any) -> bool:

@@ -30,7 +30,7 @@ CHAMPION = "champion"
 METRICS_TAG = "thano.metrics"
 #: What programs read of a version, as JSON: one tag, so that the page shows the few that people read.
 DETAILS_TAG = "thano.details"
-_SHOWN_TAGS = ("base", "rows", "dagster run")
+_SHOWN_TAGS = ("base", "rows", "dagster run", "promoted")
 RUN_TAG_LENGTH = 8_000  # MLflow's limits
 _PARAM_LENGTH = 6_000
 _VERSION_TAG_LENGTH = 100_000
@@ -196,6 +196,8 @@ class BuildRun:
         assert self.registered is not None
         with suppress(Exception):  # the version is there, whatever its run is called
             self.client.update_run(self.run_id, name=_title(self.registered))
+            if rows := _rows(given):
+                self.client.set_tag(self.run_id, "rows", rows)
         self.status = "FINISHED"
         return self.registered
 
@@ -345,14 +347,17 @@ def log_dataset(
 
 def version_tags(tags: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, str]:
     """Tags of a registered version: a few for people, and one with all of them for programs."""
-    train, held_out = tags.get("thano.rows_train"), tags.get("thano.rows_eval")
-    rows = f"{train} to train on, {held_out} held out" if train else None
-    values = (tags.get("thano.base"), rows, tags.get("dagster.run_id"))
-    shown = dict(zip(_SHOWN_TAGS, values, strict=True))
+    values = (tags.get("thano.base"), _rows(tags), tags.get("dagster.run_id"))
+    shown = dict(zip(_SHOWN_TAGS, values, strict=False))  # whether it is promoted comes later
     kept = {**tags, METRICS_TAG: json.dumps(metrics)}
     details = json.dumps(kept, ensure_ascii=False)
     packed = {DETAILS_TAG: details} if len(details) <= _VERSION_TAG_LENGTH else cut(kept, _VERSION_TAG_LENGTH)
     return {key: value for key, value in shown.items() if value} | packed
+
+
+def _rows(tags: Mapping[str, str]) -> str | None:
+    train, held_out = tags.get("thano.rows_train"), tags.get("thano.rows_eval")
+    return f"{train} to train on, {held_out} held out" if train else None
 
 
 def unpacked(tags: Mapping[str, str]) -> dict[str, str]:

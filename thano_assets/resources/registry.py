@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from .workspace import Workspace
 
 _MODEL_TAG = "thano.model"
+#: Tag of a version: whether it was promoted.
+DECISION_TAG = "thano.promotion"
 #: Tag of a version: the sentence that says why it was promoted or not.
 VERDICT_TAG = "thano.promotion_reason"
 
@@ -354,7 +356,8 @@ class Registry(Tracking):
                 kept = [part for part in before if not part.startswith("> ")]
                 description = "\n\n".join([f"> {verdict}", *kept])
                 self.client.update_model_version(version.name, str(version.version), description)
-            for key, value in cut(tags, RUN_TAG_LENGTH).items():
+            shown = {"promoted": tags[DECISION_TAG]} if DECISION_TAG in tags else {}
+            for key, value in cut({**tags, **shown}, RUN_TAG_LENGTH).items():
                 self.client.set_model_version_tag(version.name, str(version.version), key, value)
                 if version.run_id:
                     self.client.set_tag(version.run_id, key, value)
