@@ -16,7 +16,7 @@ from thano_assets.assets import alerts
 from thano_assets.assets.factory import build_definitions
 from thano_assets.assets.jobs import jobs
 from thano_assets.assets.observation import observed
-from thano_assets.assets.schedules import schedules, watchers
+from thano_assets.assets.schedules import file_marks, schedules, watchers
 from thano_assets.catalog import catalog_of
 from thano_assets.graph import Graph
 from thano_assets.resources.dagster import resources_for
@@ -42,5 +42,11 @@ def defs() -> dg.Definitions:
         resources_for(workspace),
         schedules=schedules(graph, workspace) if production else (),
         jobs=jobs(workspace) if production else (),
-        sensors=[*watchers(graph, workspace), *alerts.sensors(graph, workspace)] if production else (),
+        sensors=[
+            *watchers(graph, workspace),
+            *file_marks(graph, workspace),
+            *alerts.sensors(graph, workspace),
+        ]
+        if production
+        else (),
     )

@@ -313,3 +313,33 @@ def test_what_is_no_cron_expression_is_an_error_in_its_place(text: str) -> None:
         parse(f"{start}'{text}')")
     assert caught.value.column == len(start) + 1
     assert "schedule" in caught.value.message
+
+
+def test_a_changed_file_has_the_page_load_the_location_again(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = []
+    monkeypatch.setattr("thano_assets.assets.runner.reload_user_interface", loaded.append)
+    with Session(daemon.workspace) as session:
+        graph = Graph(session.catalog.entries())
+    (sensor,) = schedules_module.file_marks(graph, daemon.workspace)
+    cursor: str | None = None
+
+    def look() -> str:
+        nonlocal cursor
+        with dg.build_sensor_context(daemon.instance, cursor=cursor) as context:
+            data = sensor.evaluate_tick(context)
+        cursor = data.cursor
+        assert data.run_requests is None or not data.run_requests
+        return str(data.skip_message)
+
+    assert look() == "No file has changed."
+    assert look() == "No file has changed."
+    write_rows(daemon.workspace, "in/two.jsonl", [{"text": "b", "n": 2}])
+    assert look() == "Changed: in/*.jsonl. The page marks what reads them."
+    assert look() == "No file has changed."
+    for file in (daemon.workspace.data / "in").iterdir():
+        file.unlink()
+    assert look().startswith("Changed: ")
+    assert loaded == [daemon.workspace] * 2
+    assert schedules_module.file_marks(Graph([]), daemon.workspace) == []

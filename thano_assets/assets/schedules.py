@@ -110,6 +110,54 @@ def _watcher(node: Node, graph: Graph, workspace: Workspace) -> dg.SensorDefinit
     )
 
 
+def file_marks(graph: Graph, workspace: Workspace) -> list[dg.SensorDefinition]:
+    """A sensor that has the page mark assets whose files changed; none where no statement reads a file.
+
+    Dagster compares files with those that it saw when it loaded the code location, so that is loaded again.
+    """
+    paths = sorted(
+        {
+            statement.path
+            for node in graph.nodes.values()
+            if node.kind is NodeKind.RAW
+            for statement in node.entry.statements
+            if isinstance(statement, Copy) and statement.path is not None
+        }
+    )
+    if not paths:
+        return []
+
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        from thano_assets.assets.runner import reload_user_interface
+
+        now = {path: _state_of(path, workspace) for path in paths}
+        before: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
+        changed = [path for path in paths if path in before and before[path] != now[path]]
+        context.update_cursor(json.dumps(now))
+        if not changed:
+            return dg.SkipReason("No file has changed.")
+        reload_user_interface(workspace)
+        return dg.SkipReason(f"Changed: {', '.join(changed)}. The page marks what reads them.")
+
+    return [
+        dg.SensorDefinition(
+            name="mark_changed_files",
+            evaluation_fn=evaluate,
+            minimum_interval_seconds=WATCH_SECONDS,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            description="Looks at the files that COPY reads, and has the page mark those that changed; "
+            "starts no run.",
+        )
+    ]
+
+
+def _state_of(path: str, workspace: Workspace) -> str:
+    try:
+        return file_signature([path], workspace)
+    except ThanoError as error:  # a file that is gone is a change too
+        return str(error)
+
+
 def _target(graph: Graph, keys: Sequence[Key]) -> dg.AssetSelection:
     """The assets that a run may make: ``keys`` and what they stand on."""
     made = [node for node in upstream(graph, keys) if node.kind is not NodeKind.MODEL_VERSION]
