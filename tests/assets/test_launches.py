@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from tests.session.conftest import write_rows
+from tests.session.conftest import with_small_base, write_rows
 from thano_assets.assets import run_tags
 from thano_assets.assets.factory import build_definitions, op_name
 from thano_assets.assets.jobs import jobs
@@ -15,6 +17,7 @@ from thano_assets.assets.observation import observed
 from thano_assets.graph import Graph
 from thano_assets.policies import with_options
 from thano_assets.resources.dagster import resources_for
+from thano_assets.resources.registry import Registry
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 from thano_assets.sql import parse
@@ -58,15 +61,27 @@ class Page:
         return "\n".join(entry.user_message for entry in self.instance.all_logs(run_id))
 
 
-@pytest.fixture
-def page(small_workspace: Workspace) -> Page:
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, classifier: Path) -> Path:
+    """A workspace with a table, a model and a prediction; made once, and only copied."""
+    root = tmp_path_factory.mktemp("launches") / "workspace"
+    workspace = with_small_base(Workspace.open(root), classifier)
+    shutil.copy2(mlflow_database, workspace.mlflow / "mlflow.db")
     rows = [{"review": f"{'ab'[n % 2]} {'c' * n}", "label": n % 2} for n in range(20)]
-    write_rows(small_workspace, "rows.jsonl", rows)
-    with Session(small_workspace) as session:
+    write_rows(workspace, "rows.jsonl", rows)
+    with Session(workspace) as session:
         session.execute("COPY rows FROM 'rows.jsonl'")
         session.execute(BUILD)
         session.execute("CREATE TABLE answers AS PREDICT USING 분류 AS SELECT review AS text FROM rows")
-    return Page(small_workspace)
+    return root
+
+
+@pytest.fixture
+def page(prepared: Path, tmp_path: Path) -> Page:
+    shutil.copytree(prepared, tmp_path / "workspace", symlinks=True)
+    workspace = Workspace.open(tmp_path / "workspace")
+    _ = Registry(workspace).client  # its paths are this copy's from now on
+    return Page(workspace)
 
 
 def versions(page: Page) -> list[dict[str, Any]]:

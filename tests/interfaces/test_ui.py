@@ -144,6 +144,11 @@ def test_a_first_visit_to_mlflow_finds_trainings(pages: tuple[object, dict[str, 
     programs = "".join(file.read_text(encoding="utf-8") for file in folder.glob("*.js"))
     for word in ("mlflow.workflowType", "mlflow.assistant.fab.autoOpenedOnFirstLoad", "selectedColumns"):
         assert word in programs
+    # Links to Dagster's runs follow its port.
+    run = "464e55c7-2d80-47eb-844b-f9bb52577443"
+    with urllib.request.urlopen(f"{told['mlflow']}/thano/runs/{run}", timeout=60) as answer:
+        assert answer.url == f"{told['dagster']}/runs/{run}"
+    assert status(f"{told['mlflow']}/thano/runs/evil.example") == 404
 
 
 def test_a_second_one_says_where_the_first_is(

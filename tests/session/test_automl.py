@@ -203,7 +203,12 @@ def test_the_version_is_described_in_mlflow(shared: Session) -> None:
         version = shared._runtime.registry.champion(name)
         assert version is not None
         told[name] = version.description
-        assert version.description in (version.path.parent / "README.md").read_text(encoding="utf-8")
+        card = (version.path.parent / "README.md").read_text(encoding="utf-8")
+        _, statement, *described = version.description.split("\n\n")
+        assert statement.startswith("```sql\nBUILD MODEL")
+        assert "\n\n".join([statement, *described[:2]]) in card
+        assert "Trained on 135 rows. On 15 held-out rows: " in version.description
+        assert f'load_model("models:/{name}/1")' in version.description
         assert "Base model" not in version.description
     assert "predicts the class in `bought` (VARCHAR): no, yes. Optuna searched" in told["buys"]
     assert "predicts the numbers in `price`. Optuna" in told["price"]

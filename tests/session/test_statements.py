@@ -393,6 +393,26 @@ def test_the_served_model_answers_as_predict_does(reviews: Session) -> None:
             assert dict(ours["probabilities"]) == pytest.approx(theirs["probabilities"], abs=0.01)
 
 
+def test_mlflow_shows_what_a_version_scored(reviews: Session) -> None:
+    reviews.execute(f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}) AS SELECT * FROM reviews")
+    query = "EVALUATE USING m AS SELECT * FROM reviews WHERE n < 10"
+    registry = reviews._runtime.registry
+    before = registry.resolve("m")
+    assert before is not None
+    reviews.execute(query)  # a question leaves nothing there
+    assert registry.resolve("m").tags == before.tags  # type: ignore[union-attr]
+    table = reviews.execute(f'CREATE TABLE "my/../스코어: 1" AS {query}').table
+    assert table is not None
+    scores = {row["metric"]: row["score"] for row in table.to_pylist()}
+    version = registry.resolve("m")
+    assert version is not None
+    tag = f"accuracy {scores['Accuracy']:.3f} on 20 rows"
+    assert version.tags["evaluated on my____스코어_ 1"] == tag
+    run = registry.client.get_run(version.run_id)
+    assert run.data.metrics["my____스코어_ 1/Accuracy"] == pytest.approx(scores["Accuracy"], abs=1e-4)
+    assert {one.dataset.name for one in run.inputs.dataset_inputs} == {"training set of m", "evaluation of m"}
+
+
 def test_what_is_unchanged_says_again_what_was_found(reviews: Session) -> None:
     text = f"""BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}, overwrite=True) AS SELECT * FROM reviews;
         CREATE TABLE answers AS PREDICT USING m OPTIONS (text_col='review', label_col='sentiment')

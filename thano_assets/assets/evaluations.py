@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from thano_assets.assets.relations import staged
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.scoring import answering_version, probabilities
 from thano_assets.assets.tables import replace_from_stage
+from thano_assets.catalog.entries import automatic_name
 from thano_assets.errors import TrainingDataError
 from thano_assets.graph import Node
 from thano_assets.resources.warehouse import quote
@@ -100,7 +102,22 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
             outcome.summary += f". {told}"
     if not known.all():
         outcome.warn(runtime.progress, f"{int((~known).sum()):,} rows have no text and were not scored.")
+    if node.name != automatic_name(evaluate):
+        _show_on_version(node, version, judged, len(labels), outcome.data_version, runtime)
     return outcome
+
+
+def _show_on_version(
+    node: Node, version: ModelVersion, judged: _Judgement, rows: int, digest: str, runtime: Runtime
+) -> None:
+    """Let MLflow show what a version scored, on its page and in its run, under the name of the table.
+
+    A bare EVALUATE is a question, and leaves nothing there.
+    """
+    called = re.sub(r"[^\w -]", "_", node.name)[:150]  # what MLflow takes in the name of a metric
+    figures = {f"{called}/{name}": value for name, value in judged.figures.items() if value is not None}
+    runtime.registry.log_evaluation(version, figures, rows=rows, digest=digest, source=node.name)
+    runtime.registry.tag(version, {f"evaluated on {called}": f"{judged.headline} on {rows:,} rows"})
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 MLflow keeps what its page shows in the browser, and a new browser begins with the view of language models
 and an assistant. The page of this application sets what a browser has not chosen yet, and nothing else: the
 view of model training, no assistant, and in the list of a model's runs the columns that tell versions apart.
+Its links to Dagster's runs lead to where Dagster's page is today.
 Named in ``pyproject.toml`` as a plugin of MLflow's (``mlflow.app``).
 """
 
@@ -12,6 +13,8 @@ import json
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from thano_assets.resources.mlflow_run import DAGSTER_RUNS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,7 +39,7 @@ _COLUMNS = (
 
 def create_app() -> FastAPI:
     """MLflow's own application, with these choices in its page."""
-    from flask import request
+    from flask import redirect, request
     from mlflow.server import app
     from mlflow.server.fastapi_app import app as whole
 
@@ -51,6 +54,10 @@ def create_app() -> FastAPI:
             response.headers.pop("Last-Modified", None)
             response.headers["Cache-Control"] = "no-store"
         return response
+
+    @app.route(f"{DAGSTER_RUNS}<uuid:run_id>")
+    def dagster_run(run_id: Any) -> Any:
+        return redirect(f"{os.environ.get('THANO_DAGSTER_URL', 'http://127.0.0.1:3000')}/runs/{run_id}")
 
     return whole
 

@@ -30,6 +30,8 @@ CHAMPION = "champion"
 METRICS_TAG = "thano.metrics"
 #: What programs read of a version, as JSON: one tag, so that the page shows the few that people read.
 DETAILS_TAG = "thano.details"
+#: Where MLflow's page of ``thano ui`` leads on to a run of Dagster's.
+DAGSTER_RUNS = "/thano/runs/"
 _SHOWN_TAGS = ("base", "rows", "dagster run", "promoted")
 RUN_TAG_LENGTH = 8_000  # MLflow's limits
 _PARAM_LENGTH = 6_000
@@ -284,6 +286,9 @@ class BuildRun:
         from mlflow.exceptions import MlflowException
 
         told = [_summary(labels, metrics, tags), _description(tags, labels)]
+        made_by = tags.get("dagster.run_id")
+        if made_by and self.registry.is_local:  # its page is ours, and knows where Dagster's is today
+            told.append(f"Made by [Dagster's run {made_by[:8]}]({DAGSTER_RUNS}{made_by}).")
         description = "\n\n".join([*filter(None, told), self._use(CHAMPION, labels)])
         with suppress(MlflowException):  # it is there, from an earlier version or another process
             self.client.create_registered_model(self.name, description=description)
@@ -300,6 +305,7 @@ class BuildRun:
         number = str(version.version)
         description = "\n\n".join([*filter(None, told), self._use(number, labels)])
         self.client.update_model_version(self.name, number, description)
+        self.client.set_tag(self.run_id, "mlflow.note.content", description[:RUN_TAG_LENGTH])
         known = json.dumps([{"name": self.name, "version": int(version.version)}])
         self.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": known})
         return int(version.version)

@@ -376,6 +376,8 @@ class Registry(Tracking):
         """
         from .mlflow_model import quiet
 
+        if not version.run_id:
+            return
         with quiet():
             from mlflow.entities import Metric
 
