@@ -218,6 +218,7 @@ def _request(
     work, failed = _untried(work, instance, workspace)
     if not work:
         return dg.SkipReason(" ".join(filter(None, (why_not, failed))))
+    asked = next((one.node for one in planned if one.node.key == key), work[-1].node)
     with _asking:
         now = time.monotonic()
         for one in work:
@@ -228,7 +229,7 @@ def _request(
     return dg.RunRequest(
         asset_selection=[asset_key(one.node.key) for one in work],
         tags={
-            run_tags.STATEMENT: run_tags.shortened(work[-1].node.entry.text),
+            run_tags.STATEMENT: run_tags.shortened(asked.entry.text.rstrip().rstrip(";")),
             run_tags.INCREMENTAL: "true",
             run_tags.REASON: run_tags.shortened(_shown(work)),
         },
