@@ -103,7 +103,10 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     if not known.all():
         outcome.warn(runtime.progress, f"{int((~known).sum()):,} rows have no text and were not scored.")
     if node.name != automatic_name(evaluate):
-        _show_on_version(node, version, judged, len(labels), outcome.data_version, runtime)
+        try:
+            _show_on_version(node, version, judged, len(labels), outcome.data_version, runtime)
+        except Exception as error:  # the table is made; a server that does not answer takes nothing from it
+            outcome.warn(runtime.progress, f"MLflow does not show this evaluation: {error}")
     return outcome
 
 
