@@ -403,6 +403,33 @@ def test_delete_a_model(registry: Registry, build: Callable[..., ModelVersion]) 
         registry.delete("ohter")
 
 
+def test_what_mlflow_shows_of_a_version_fits_into_any_database(
+    registry: Registry, build: Callable[..., ModelVersion]
+) -> None:
+    long = "BUILD MODEL m USING ElectraEn AS SELECT 1 -- " + "x" * 20_000
+    version = build(tags={"thano.statement": long, "thano.rows_train": "40", "thano.rows_eval": "10"})
+    registry.tag(version, {"thano.promotion_reason": "Version 1 is promoted: " + "y" * 300})
+    found = registry.resolve("m")
+    assert found is not None
+    assert found.tags["thano.statement"] == long  # programs read all of it
+    assert long in (found.path.parent / "README.md").read_text(encoding="utf-8")
+    assert len(found.description) <= 5_000  # a column of PostgreSQL has no more
+    assert found.description.startswith("> Version 1 is promoted: yyy")
+    assert found.description.endswith('print(model.predict(["a text", "another text"]))\n```')
+    assert found.description.count("```") == 4
+
+
+def test_a_tag_that_somebody_wrote_over_hides_no_model(
+    registry: Registry, build: Callable[..., ModelVersion]
+) -> None:
+    build()
+    for text in ("mine", "[1]", ""):
+        registry.client.set_model_version_tag("m", "1", "thano.details", text)
+        found = registry.resolve("m")
+        assert found is not None
+        assert (found.version, found.tags) == (1, {})
+
+
 def test_files_that_are_gone(registry: Registry, build: Callable[..., ModelVersion]) -> None:
     version = build()
     shutil.rmtree(version.path)

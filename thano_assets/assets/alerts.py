@@ -74,24 +74,20 @@ def _age_sensor(nodes: Sequence[Node], workspace: Workspace) -> dg.SensorDefinit
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         told: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
-        late = overdue(context.instance, nodes)
+        late, problems = overdue(context.instance, nodes), []
         for name, (made, sentence) in late.items():
             if told.get(name) == made:
                 continue
-            address = f"{workspace.settings.dagster.url.rstrip('/')}/assets/{name}"
-            alert = {
-                "kind": OVERDUE,
-                "text": f"{workspace.root.name}: {OVERDUE}: {sentence} {address}",
-                "reasons": [sentence],
-                "assets": [name],
-                "workspace": workspace.root.name,
-                "run_id": None,
-                "url": address,
-                "started_by": None,
-            }
-            send(alert, workspace.settings.alerts)
+            try:
+                send(
+                    _alert(workspace, OVERDUE, [sentence], [name], f"assets/{name}"),
+                    workspace.settings.alerts,
+                )
+            except WorkspaceError as error:  # the tick counts all the same: others have been told
+                problems.append(str(error))
         context.update_cursor(json.dumps({name: made for name, (made, _) in late.items()}))
-        return dg.SkipReason(" ".join(sentence for _, sentence in late.values()) or "No asset is overdue.")
+        sentences = [sentence for _, sentence in late.values()] or ["No asset is overdue."]
+        return dg.SkipReason(" ".join([*sentences, *problems]))
 
     return dg.SensorDefinition(
         name="alert_on_age",
@@ -141,18 +137,26 @@ def describe(instance: dg.DagsterInstance, run: dg.DagsterRun, workspace: Worksp
         assets = [key.to_user_string() for key in run.asset_selection or ()]
     else:
         return None
-    address = f"{workspace.settings.dagster.url.rstrip('/')}/runs/{run.run_id}"
+    by = run.tags.get("dagster/schedule_name") or run.tags.get("dagster/sensor_name") or "Dagster's page"
+    return _alert(workspace, kind, reasons, assets, f"runs/{run.run_id}") | {
+        "run_id": run.run_id,
+        "started_by": by,
+    }
+
+
+def _alert(
+    workspace: Workspace, kind: str, reasons: list[str], assets: list[str], page: str
+) -> dict[str, Any]:
+    address = f"{workspace.settings.dagster.url.rstrip('/')}/{page}"
     return {
         "kind": kind,
         "text": f"{workspace.root.name}: {kind}: {' '.join(reasons)} {address}",
         "reasons": reasons,
         "assets": sorted(set(assets)),
-        "workspace": str(workspace.root.name),
-        "run_id": run.run_id,
+        "workspace": workspace.root.name,
+        "run_id": None,
         "url": address,
-        "started_by": run.tags.get("dagster/schedule_name")
-        or run.tags.get("dagster/sensor_name")
-        or "Dagster's page",
+        "started_by": None,
     }
 
 

@@ -35,8 +35,12 @@ DAGSTER_RUNS = "/thano/runs/"
 _SHOWN_TAGS = ("base", "rows", "dagster run", "promoted")
 RUN_TAG_LENGTH = 8_000  # MLflow's limits
 _PARAM_LENGTH = 6_000
+#: Of a description; its last part is kept whole, the parts before it are cut.
+DESCRIPTION_LENGTH = 5_000
 _VERSION_TAG_LENGTH = 100_000
 DIGEST_LENGTH = 36
+_STATEMENT_SHOWN = 1_500
+_VERDICT_LENGTH = 500
 _FLUSH_SECONDS = 2.0
 _PARENT_TAG = "mlflow.parentRunId"  # how MLflow's pages nest runs
 
@@ -285,11 +289,15 @@ class BuildRun:
     ) -> int:
         from mlflow.exceptions import MlflowException
 
-        told = [_summary(labels, metrics, tags), _description(tags, labels)]
+        statement = tags.get("thano.statement", "")
+        if len(statement) > _STATEMENT_SHOWN:  # the model's README.md has all of it
+            statement = statement[:_STATEMENT_SHOWN] + "\n…"
+        about = _description({**tags, "thano.statement": statement}, labels)
+        told = [_summary(labels, metrics, tags), about]
         made_by = tags.get("dagster.run_id")
         if made_by and self.registry.is_local:  # its page is ours, and knows where Dagster's is today
             told.append(f"Made by [Dagster's run {made_by[:8]}]({DAGSTER_RUNS}{made_by}).")
-        description = "\n\n".join([*filter(None, told), self._use(CHAMPION, labels)])
+        description = _fitted([*told, self._use(CHAMPION, labels)])
         with suppress(MlflowException):  # it is there, from an earlier version or another process
             self.client.create_registered_model(self.name, description=description)
         self.client.update_registered_model(self.name, description)
@@ -303,27 +311,29 @@ class BuildRun:
             model_id=logged.model_id,
         )
         number = str(version.version)
-        description = "\n\n".join([*filter(None, told), self._use(number, labels)])
+        description = _fitted([*told, self._use(number, labels)])
         self.client.update_model_version(self.name, number, description)
-        self.client.set_tag(self.run_id, "mlflow.note.content", description[:RUN_TAG_LENGTH])
+        self.client.set_tag(self.run_id, "mlflow.note.content", description)
         known = json.dumps([{"name": self.name, "version": int(version.version)}])
         self.client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": known})
         return int(version.version)
 
     def _use(self, which: str, labels: Mapping[str, Any] | None) -> str:
         """Lines of Python that load the model, by a version's number or an alias, and ask it."""
-        address = f"models:/{self.name}{f'/{which}' if which.isdigit() else f'@{which}'}"
-        uri = without_password(self.registry.tracking_uri)
-        lines = ["import mlflow", "", f'mlflow.set_tracking_uri("{uri}")']
+        named = f"models:/{self.name}{f'/{which}' if which.isdigit() else f'@{which}'}"
+        # As JSON, which Python reads alike: a name may hold quotes.
+        address = json.dumps(named, ensure_ascii=False)
+        uri = json.dumps(without_password(self.registry.tracking_uri), ensure_ascii=False)
+        lines = ["import mlflow", "", f"mlflow.set_tracking_uri({uri})"]
         if labels is None:
-            lines += ["import mlflow.transformers", f'encoder = mlflow.transformers.load_model("{address}")']
+            lines += ["import mlflow.transformers", f"encoder = mlflow.transformers.load_model({address})"]
         elif labels.get("task"):
             names = [str(one["name"]) for one in labels["features"]]
             shown = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-            lines.append(f'model = mlflow.pyfunc.load_model("{address}")')
+            lines.append(f"model = mlflow.pyfunc.load_model({address})")
             lines.append(f"print(model.predict(frame))  # a pandas DataFrame with the columns {shown}")
         else:
-            lines.append(f'model = mlflow.pyfunc.load_model("{address}")')
+            lines.append(f"model = mlflow.pyfunc.load_model({address})")
             lines.append('print(model.predict(["a text", "another text"]))')
         return "```python\n" + "\n".join(lines) + "\n```"
 
@@ -369,10 +379,12 @@ def _rows(tags: Mapping[str, str]) -> str | None:
 def unpacked(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags of a version as :func:`version_tags` was given them; those that were set later take precedence."""
     found = dict(tags)
-    details = found.pop(DETAILS_TAG, None)
+    details: Any = {}
+    with suppress(ValueError):  # somebody wrote something else there, on MLflow's page
+        details = json.loads(found.pop(DETAILS_TAG, "{}"))
     for name in _SHOWN_TAGS:
         found.pop(name, None)
-    return (json.loads(details) if details else {}) | found
+    return (details if isinstance(details, dict) else {}) | found
 
 
 def cut(tags: Mapping[str, str], length: int) -> dict[str, str]:
@@ -400,6 +412,14 @@ def _model_type(labels: Mapping[str, Any] | None) -> str:
     if labels is None:
         return "base model"
     return "regressor" if labels.get("task") == "regression" else "classifier"
+
+
+def _fitted(parts: list[str]) -> str:
+    """Paragraphs as a description; the last one stays whole, and there is room for a verdict before them."""
+    *told, last = filter(None, parts)
+    room = DESCRIPTION_LENGTH - _VERDICT_LENGTH - len(last) - 4
+    text = "\n\n".join(told)
+    return "\n\n".join([text if len(text) <= room else text[: room - 1] + "…", last])[:DESCRIPTION_LENGTH]
 
 
 def _summary(labels: Mapping[str, Any] | None, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:
@@ -439,7 +459,7 @@ def _description(tags: Mapping[str, str], labels: Mapping[str, Any] | None = Non
         lines.append(f"Base model {base}: {', '.join(parts)}.")
     if note := tags.get("thano.base_note"):
         lines.append(note)
-    return "\n\n".join(lines)[:5_000]
+    return "\n\n".join(lines)
 
 
 def _base_card(name: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> str:

@@ -24,6 +24,7 @@ from .damage import back_up
 from .mlflow_reader import VersionRow
 from .mlflow_run import (
     CHAMPION,
+    DESCRIPTION_LENGTH,
     DIGEST_LENGTH,
     METRICS_TAG,
     RUN_TAG_LENGTH,
@@ -354,7 +355,7 @@ class Registry(Tracking):
             if verdict := tags.get(VERDICT_TAG):
                 before = version.description.split("\n\n") if version.description else []
                 kept = [part for part in before if not part.startswith("> ")]
-                description = "\n\n".join([f"> {verdict}", *kept])
+                description = "\n\n".join([f"> {verdict}", *kept])[:DESCRIPTION_LENGTH]
                 self.client.update_model_version(version.name, str(version.version), description)
             shown = {"promoted": tags[DECISION_TAG]} if DECISION_TAG in tags else {}
             for key, value in cut({**tags, **shown}, RUN_TAG_LENGTH).items():

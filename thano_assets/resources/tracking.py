@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -276,7 +275,6 @@ def sentence(error: Exception) -> str:
     return (text if len(text) <= 300 else text[:299] + "…").rstrip(".") + "."
 
 
-@lru_cache(maxsize=8)
 def _origin(folder: str) -> dict[str, str]:
     """Who starts a run, and the commit of the git repository that the folder is in, as MLflow shows them."""
     found = {}
