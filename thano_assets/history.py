@@ -133,7 +133,7 @@ def runs(runner: Runner) -> pa.Table:
                 "started": datetime.fromtimestamp(started, UTC).replace(tzinfo=None),
                 "seconds": round((record.end_time or 0) - (record.start_time or 0), 2) if done else None,
                 "assets": ", ".join(chosen) or "all",
-                "launched_by": _launched_by(run.tags),
+                "launched_by": run_tags.launched_by(run.tags),
                 "error": _error(instance, run.run_id) if run.is_failure_or_canceled else None,
             }
         )
@@ -150,13 +150,6 @@ def runs(runner: Runner) -> pa.Table:
         ]
     )
     return pa.Table.from_pylist(rows, schema)
-
-
-def _launched_by(tags: Any) -> str:
-    for tag, what in (("dagster/schedule_name", "schedule"), ("dagster/sensor_name", "sensor")):
-        if tag in tags:
-            return f"{what} {tags[tag]}"
-    return "thano" if "thano/process" in tags else "Dagster UI"
 
 
 def _error(instance: dg.DagsterInstance, run_id: str) -> str | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from tests.session.conftest import with_small_base, write_rows
+from tests.session.conftest import copied, made_once, write_rows
 from thano_assets.assets import run_tags
 from thano_assets.assets.factory import build_definitions, op_name
 from thano_assets.assets.jobs import jobs
@@ -17,7 +16,6 @@ from thano_assets.assets.observation import observed
 from thano_assets.graph import Graph
 from thano_assets.policies import with_options
 from thano_assets.resources.dagster import resources_for
-from thano_assets.resources.registry import Registry
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 from thano_assets.sql import parse
@@ -65,8 +63,7 @@ class Page:
 def prepared(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, classifier: Path) -> Path:
     """A workspace with a table, a model and a prediction; made once, and only copied."""
     root = tmp_path_factory.mktemp("launches") / "workspace"
-    workspace = with_small_base(Workspace.open(root), classifier)
-    shutil.copy2(mlflow_database, workspace.mlflow / "mlflow.db")
+    workspace = made_once(root, mlflow_database, classifier)
     rows = [{"review": f"{'ab'[n % 2]} {'c' * n}", "label": n % 2} for n in range(20)]
     write_rows(workspace, "rows.jsonl", rows)
     with Session(workspace) as session:
@@ -78,10 +75,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, cl
 
 @pytest.fixture
 def page(prepared: Path, tmp_path: Path) -> Page:
-    shutil.copytree(prepared, tmp_path / "workspace", symlinks=True)
-    workspace = Workspace.open(tmp_path / "workspace")
-    _ = Registry(workspace).client  # its paths are this copy's from now on
-    return Page(workspace)
+    return Page(copied(prepared, tmp_path / "workspace"))
 
 
 def versions(page: Page) -> list[dict[str, Any]]:
@@ -149,7 +143,7 @@ def test_the_log_says_why_in_the_words_of_the_plan(page: Page) -> None:
     write_rows(page.workspace, "rows.jsonl", [{"review": "a", "label": n % 2} for n in range(10)])
     changed = page.materialize("raw/rows", "tables/rows")
     assert "raw/rows is made (rebuild): rows.jsonl changed." in page.log(changed.run_id)
-    assert "tables/rows is made (rebuild): 10 rows of the files changed, 10 rows removed." in page.log(
+    assert "tables/rows is made (rebuild): 10 rows of rows.jsonl changed, 10 rows removed." in page.log(
         changed.run_id
     )
 

@@ -87,6 +87,21 @@ def test_versions_that_were_written_to_the_old_folder_are_copied(original: Works
     assert (version / "artifacts" / "model" / "config.json").is_file()
 
 
+def test_the_python_that_mlflow_shows_names_the_new_place(original: Workspace, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    shutil.move(original.root, place)
+    with Session(place) as session:
+        registry = session._runtime.registry
+        (version,) = registry.versions("m")
+        found = registry.client.get_model_version("m", "1")
+        run = registry.client.get_run(version.run_id)
+    assert run.info.run_id == found.run_id
+    database = f"sqlite:///{place / 'mlflow' / 'mlflow.db'}"
+    for text in (found.description, run.data.tags["mlflow.note.content"]):
+        assert f'mlflow.set_tracking_uri("{database}")' in text
+        assert str(original.root) not in text
+
+
 def test_nothing_happens_at_the_same_place_or_where_there_is_no_database(
     original: Workspace, tmp_path: Path
 ) -> None:

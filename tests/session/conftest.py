@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from thano_assets.progress import Progress
+from thano_assets.resources.registry import Registry
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
@@ -25,6 +27,21 @@ def with_small_base(workspace: Workspace, classifier: Path) -> Workspace:
     target.mkdir(parents=True)
     for file in classifier.iterdir():
         (target / file.name).hardlink_to(file)
+    return workspace
+
+
+def made_once(root: Path, mlflow_database: Path, classifier: Path) -> Workspace:
+    """A new workspace at ``root`` with the tiny base, for a module's tests to copy."""
+    workspace = with_small_base(Workspace.open(root), classifier)
+    shutil.copy2(mlflow_database, workspace.mlflow / "mlflow.db")
+    return workspace
+
+
+def copied(root: Path, target: Path) -> Workspace:
+    """The workspace at ``root``, copied to ``target``."""
+    shutil.copytree(root, target, symlinks=True)
+    workspace = Workspace.open(target)
+    _ = Registry(workspace).client  # its paths are this copy's from now on
     return workspace
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.session.conftest import with_small_base
+from tests.session.conftest import copied, made_once
 from tests.session.test_processes import BUILD
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import catalog_of
@@ -21,7 +21,6 @@ from thano_assets.housekeeping import leftovers, remove, usage
 from thano_assets.interfaces import doctor
 from thano_assets.learning import answering
 from thano_assets.resources.damage import back_up, backup_of, damages
-from thano_assets.resources.registry import Registry
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
@@ -30,8 +29,7 @@ from thano_assets.session import Session
 def prepared(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, classifier: Path) -> Path:
     """A workspace with a table, two versions of a model and a prediction; made once, and only copied."""
     root = tmp_path_factory.mktemp("damage") / "workspace"
-    workspace = with_small_base(Workspace.open(root), classifier)
-    shutil.copy2(mlflow_database, workspace.mlflow / "mlflow.db")
+    workspace = made_once(root, mlflow_database, classifier)
     with Session(workspace) as session:
         session.execute("CREATE TABLE a AS SELECT 1 AS x")
         session.execute(BUILD.format(epochs=1))
@@ -43,10 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, cl
 @pytest.fixture
 def damaged(prepared: Path, tmp_path: Path) -> Workspace:
     """A copy of the prepared workspace: to be damaged."""
-    shutil.copytree(prepared, tmp_path / "workspace", symlinks=True)
-    workspace = Workspace.open(tmp_path / "workspace")
-    _ = Registry(workspace).client  # its paths are this copy's from now on
-    return workspace
+    return copied(prepared, tmp_path / "workspace")
 
 
 def garbage(path: Path) -> None:

@@ -137,10 +137,9 @@ def describe(instance: dg.DagsterInstance, run: dg.DagsterRun, workspace: Worksp
         assets = [key.to_user_string() for key in run.asset_selection or ()]
     else:
         return None
-    by = run.tags.get("dagster/schedule_name") or run.tags.get("dagster/sensor_name") or "Dagster's page"
     return _alert(workspace, kind, reasons, assets, f"runs/{run.run_id}") | {
         "run_id": run.run_id,
-        "started_by": by,
+        "started_by": run_tags.launched_by(run.tags),
     }
 
 

@@ -293,7 +293,9 @@ def _materialize(
     ):
         runtime = replace(runtime, progress=progress.current())
         if run_tags.PROCESS not in run.tags:  # a person at a terminal has the plan
-            context.log.info(" ".join([reason(node, runtime.workspace), *(f"With {one}." for one in told)]))
+            context.log.info(
+                " ".join([reason(node, runtime.workspace, run), *(f"With {one}." for one in told)])
+            )
         checks.guard(node, expectations, checked_in_this_run, runtime)
         started = time.perf_counter()
         outcome = _BODIES[node.kind](node, runtime)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from thano_assets.assets import run_tags
 from thano_assets.errors import ThanoError
-from thano_assets.graph import Node, NodeKind
+from thano_assets.graph import Node, NodeKind, PlannedAsset
+from thano_assets.graph.build import Key
 from thano_assets.policies import with_options
 from thano_assets.sql.options import OPTION_SPECS
 from thano_assets.sql.statements import BuildModel, FitModel
@@ -92,18 +94,37 @@ def _shown(value: Any) -> str:
     return "the default" if value is None else str(value)
 
 
-def reason(node: Node, workspace: Workspace) -> str:
-    """What a plan says of the asset now, in a sentence for the log of a run that nobody watches."""
-    from thano_assets.assets.planner import due
+# The plan of the run that this process executes: it is asked by each of the run's assets, and made once.
+_plans: dict[str, dict[Key, PlannedAsset] | ThanoError] = {}
 
+
+def reason(node: Node, workspace: Workspace, run: dg.DagsterRun) -> str:
+    """What a plan said of the asset when the run began, in a sentence for the log.
+
+    A run that a schedule or sensor asked for was planned by it; its tag has the words.
+    """
     name = "/".join(node.key)
-    try:
-        planned = {one.node.key: one for one in due(workspace, [node.key])}
-    except ThanoError as error:
-        return f"{name} is made; a plan cannot say why: {error}"
-    one = planned.get(node.key)
+    if run_tags.REASON in run.tags:
+        return f"{name} is made by the plan of {run_tags.launched_by(run.tags)}: {run.tags[run_tags.REASON]}"
+    if run.run_id not in _plans:
+        _plans.clear()
+        _plans[run.run_id] = _plan(workspace, run)
+    plan = _plans[run.run_id]
+    if isinstance(plan, ThanoError):
+        return f"{name} is made; a plan cannot say why: {plan}"
+    one = plan.get(node.key)
     if one is None:
         return f"{name} is made; the catalog no longer has its statement."
     if not one.made:
         return f"{name} is made because this run asks for it; a plan finds it {one.reason}."
     return f"{name} is made ({one.action}): {one.reason}."
+
+
+def _plan(workspace: Workspace, run: dg.DagsterRun) -> dict[Key, PlannedAsset] | ThanoError:
+    from thano_assets.assets.planner import due
+
+    try:
+        keys = [(key.path[0], key.path[-1]) for key in run.asset_selection or ()]
+        return {one.node.key: one for one in due(workspace, keys)}
+    except ThanoError as error:
+        return error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 #: The beginning of the statement that is carried out, and where it stands, as ``daily.sql:12``.
 STATEMENT, SCRIPT = "statement", "script"
 #: Whether the run does only what a plan found to be out of date.
@@ -18,6 +20,14 @@ ERROR = "thano/error"
 FAILED_INPUTS = "thano/failed-inputs"
 
 _LONGEST = 200
+
+
+def launched_by(tags: Mapping[str, str]) -> str:
+    """Who asked for a run: ``schedule NAME``, ``sensor NAME``, ``thano`` or ``Dagster UI``."""
+    for tag, what in (("dagster/schedule_name", "schedule"), ("dagster/sensor_name", "sensor")):
+        if tag in tags:
+            return f"{what} {tags[tag]}"
+    return "thano" if PROCESS in tags else "Dagster UI"
 
 
 def shortened(text: str) -> str:

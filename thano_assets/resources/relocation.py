@@ -31,6 +31,13 @@ _COLUMNS = (
     ("tags", "value", "AND key = 'thano.workspace'"),
     ("trace_tags", "value", "AND key = 'mlflow.artifactLocation'"),
 )
+#: Columns of texts that name it somewhere.
+_TEXTS = (
+    ("datasets", "dataset_source", ""),
+    ("registered_models", "description", ""),
+    ("model_versions", "description", ""),
+    ("tags", "value", "WHERE key = 'mlflow.note.content'"),
+)
 _ARTIFACTS = "/mlflow/artifacts"
 
 
@@ -113,10 +120,11 @@ def _rewrite(database: Path, old: Path, new: Path) -> bool:
                     (after, len(before) + 1, before, len(before) + 1, f"{before}/"),
                 ).rowcount
                 changed |= bool(count) and table != "experiments"
-        if "dataset_source" in tables.get("datasets", ()):
-            connection.execute(
-                "UPDATE datasets SET dataset_source = replace(dataset_source, ?, ?)", (f"{old}/", f"{new}/")
-            )
+        for table, column, where in _TEXTS:
+            if column in tables.get(table, ()):
+                connection.execute(
+                    f"UPDATE {table} SET {column} = replace({column}, ?, ?) {where}", (f"{old}/", f"{new}/")
+                )
         _fetch(connection, tables, old, new)
         connection.execute("COMMIT")
     return changed
