@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Catalog, Entry, EntryKind
+from thano_assets.catalog.entries import AUTOMATIC
 from thano_assets.errors import UnknownModel, UnknownTable, did_you_mean
 from thano_assets.expectations import forget
 from thano_assets.graph import Graph, NodeKind
@@ -45,17 +46,68 @@ def drop_table(
     result = Result(statement.kind, statement.text, f"table {statement.name} dropped")
     if there and not runtime.warehouse.has_own(statement.name):
         runtime.warehouse.drop(statement.name)  # says whose it is
+    _drop(statement.name, entry, result, runtime, runner, catalog)
+    return result
+
+
+def drop_unnamed(runtime: Runtime, runner: Callable[[], Runner], catalog: Catalog) -> int:
+    """Drop the oldest results that nobody named, beyond ``[statements] unnamed_results`` of ``thano.toml``.
+
+    Those stay that another statement reads, that are expected to be something, or that a schedule or a watch
+    makes again.
+
+    Args:
+        runtime: The workspace's resources.
+        runner: Opens the runner, where Dagster has to forget something.
+        catalog: Of the workspace.
+
+    Returns:
+        How many were dropped.
+    """
+    keep = runtime.workspace.settings.statements.unnamed_results
+    own = Catalog(runtime.workspace.statements)
+    if sum(bool(AUTOMATIC.search(name)) for name in own.names()) <= keep:
+        return 0
+    graph = Graph(catalog.entries())
+    unnamed = [entry for entry in own.entries() if entry.is_unnamed and not _is_needed(entry, graph, catalog)]
+    dropped = 0
+    for entry in sorted(unnamed, key=own.written)[: max(0, len(unnamed) - keep)]:
+        seen = own.written(entry)
+        with runtime.workspace.table_lock(entry.name):
+            if own.written(entry) == seen:  # not asked again meanwhile
+                _drop(entry.name, entry, Result("", ""), runtime, runner, catalog)
+                dropped += 1
+    return dropped
+
+
+def _is_needed(entry: Entry, graph: Graph, catalog: Catalog) -> bool:
+    readers = graph.readers((entry.kind.value, entry.name))
+    return bool(
+        any(node.name != entry.name for node in readers)
+        or catalog.expectations(entry.name)
+        or entry.option("schedule")
+        or entry.option("watch")
+    )
+
+
+def _drop(
+    name: str,
+    entry: Entry | None,
+    result: Result,
+    runtime: Runtime,
+    runner: Callable[[], Runner],
+    catalog: Catalog,
+) -> None:
     # The statement goes first; the other way round, after a kill, the next query would make the table again.
     with scratch_file(runtime.workspace.locks, DROPPED) as note:
-        note.write_text(statement.name, encoding="utf-8")
+        note.write_text(name, encoding="utf-8")
         if entry is not None:
             forget(entry.name, catalog)
             _forget(entry, result, catalog)
-        if there:
-            runtime.warehouse.drop(statement.name)
+        if runtime.warehouse.has_own(name):
+            runtime.warehouse.drop(name)
     if entry is not None:
         _forget_history(entry, NodeKind.RAW, runner)
-    return result
 
 
 def finish_drops(runtime: Runtime, catalog: Catalog) -> None:

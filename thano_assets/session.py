@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from thano_assets import progress as progress_module
 from thano_assets.binding import check_files, check_served, parts
 from thano_assets.catalog import Catalog, catalog_of, entry_of
-from thano_assets.catalog.entries import nested_names
+from thano_assets.catalog.entries import nested_entries, nested_names
 from thano_assets.errors import (
     RunFailed,
     SyntaxProblem,
@@ -395,9 +394,12 @@ class Session:
         statement, kept = with_policy(statement, self.catalog)
         if kept:
             self.progress.message(f"Kept from before: {', '.join(kept)}; an option set to None is given up.")
-        return self._in_turn(
+        result = self._in_turn(
             statement, lambda: make(self._steps([statement], Mode.BY_HAND, explain=False)[0], *self._there)
         )
+        if any(entry.is_unnamed for entry in (entry_of(statement), *nested_entries(statement)) if entry):
+            self._drop_unnamed()
+        return result
 
     def _in_turn(self, statement: Statement, work: Callable[[], Result]) -> Result:
         """Statements that define the same table take turns.
@@ -407,8 +409,20 @@ class Session:
         own = entry_of(statement)
         if own is None or not own.kind.is_relation:
             return work()
-        with self.workspace.lock("table-" + re.sub(r"\W", "_", own.name.casefold())):
+        with self.workspace.table_lock(own.name):
             return work()
+
+    def _drop_unnamed(self) -> None:
+        """A bare PREDICT is a question, whose table is kept for a while; not each one for ever."""
+        from thano_assets.removal import drop_unnamed
+
+        if dropped := drop_unnamed(*self._there):
+            tell_user_interface(self.workspace)
+            kept = self.workspace.settings.statements.unnamed_results
+            self.progress.message(
+                f"Dropped {counted(dropped, 'older result')} without a name; the newest {kept} are kept "
+                "(CREATE TABLE … AS gives a name, [statements] unnamed_results another number)."
+            )
 
     def _show_create(self, statement: ShowCreate) -> Result:
         from thano_assets.listings import creation

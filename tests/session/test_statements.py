@@ -413,6 +413,34 @@ def test_mlflow_shows_what_a_version_scored(reviews: Session) -> None:
     assert {one.dataset.name for one in run.inputs.dataset_inputs} == {"training set of m", "evaluation of m"}
 
 
+def test_results_without_a_name_do_not_pile_up(reviews: Session, told: Recorder) -> None:
+    reviews.workspace.settings_path.write_text("[statements]\nunnamed_results = 2\n")
+    session = Session(reviews.workspace.root, progress=told)
+    session.execute(f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}) AS SELECT * FROM reviews")
+    ask = "PREDICT USING m AS SELECT review FROM reviews WHERE n = {}"
+    read, expected = [session.execute(ask.format(n)).kept_as for n in range(2)]
+    session.execute(f"CREATE TABLE named AS {ask.format(2)}")
+    session.execute(f"CREATE TABLE reader AS SELECT * FROM {read}")
+    session.execute(f"EXPECT count(*) = 2 ON {expected}")
+    told.messages.clear()
+    shown = [session.execute(ask.format(n)) for n in range(3, 6)]
+    session.execute(f"SELECT count(*) AS n FROM ({ask.format(6)})")
+    assert [text for text in told.messages if "Dropped" in text] == [
+        "Dropped 1 older result without a name; the newest 2 are kept (CREATE TABLE … AS gives a name, "
+        "[statements] unnamed_results another number)."
+    ] * 2
+    there = set(column(session.execute("LIST TABLE"), "table_name"))
+    assert {read, expected, "named", "reader"} <= there
+    assert [one.kept_as in there for one in shown] == [False, False, True]
+    assert len(there) == len({"reviews", read, expected, "named", "reader"}) + 2
+    keys = {key.to_user_string() for key in session._open_runner().instance.get_asset_keys()}
+    assert [f"predictions/{one.kept_as}" in keys for one in shown] == [False, False, True]
+    # asked once more, its answer is one that the model has given already
+    again = session.execute(ask.format(3))
+    assert again.row_count == 2
+    assert again.kept_as == shown[0].kept_as
+
+
 def test_what_is_unchanged_says_again_what_was_found(reviews: Session) -> None:
     text = f"""BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}, overwrite=True) AS SELECT * FROM reviews;
         CREATE TABLE answers AS PREDICT USING m OPTIONS (text_col='review', label_col='sentiment')

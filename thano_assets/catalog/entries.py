@@ -35,6 +35,10 @@ PREBUILT_NAME = "tutorial_text_classification"
 PREBUILT_NAMES = ("electra", PREBUILT_NAME)
 
 
+#: How automatic names end.
+AUTOMATIC = re.compile(r"_[0-9a-f]{6}$")
+
+
 class EntryKind(StrEnum):
     """The kinds of thing a statement can define; the value is its folder in the catalog."""
 
@@ -87,6 +91,16 @@ class Entry:
             if isinstance(inner, Statement):
                 found = inner.options.get(name) or found
         return found
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether it is a result that nobody named: of a bare PREDICT, EVALUATE and their like."""
+        if not AUTOMATIC.search(self.name):
+            return False
+        statement = self.statement
+        if not isinstance(statement, CreateTableAs) or isinstance(statement.body, Query):
+            return False
+        return self.name == automatic_name(statement.body)
 
     @property
     def digest(self) -> str:

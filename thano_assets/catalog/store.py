@@ -98,6 +98,14 @@ class Catalog:
         except FileNotFoundError:
             return None
 
+    def written(self, entry: Entry) -> float:
+        """When the entry was last kept, in seconds since the epoch; 0 where its file is gone."""
+        path = self._find(entry.kind, entry.name)
+        try:
+            return path.stat().st_mtime if path is not None else 0.0
+        except FileNotFoundError:
+            return 0.0
+
     def _find(self, kind: EntryKind, name: str) -> Path | None:
         folder = self.root / kind.value
         exact = folder / _file_name(name)

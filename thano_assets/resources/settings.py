@@ -22,6 +22,8 @@ SETTINGS_TEXT = """\
 [statements]
 # Longest text of statements that is read at once, in characters.
 # max_length = 1000000
+# Results of PREDICT, EVALUATE, EXPLAIN, CONVERT and SEARCH without CREATE TABLE that stay as tables.
+# unnamed_results = 20
 
 [warehouse]
 # Most memory DuckDB takes before it spills to disk, and how many processor cores it uses.
@@ -77,9 +79,13 @@ class FileSettings:
 
 @dataclass(frozen=True)
 class StatementSettings:
-    """``[statements]``: the longest text of statements that is read at once, in characters."""
+    """``[statements]``: the longest text that is read at once, in characters; results without a name.
+
+    ``unnamed_results`` is how many results of a bare PREDICT, EVALUATE and their like stay as tables.
+    """
 
     max_length: int = 1_000_000
+    unnamed_results: int = 20
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "allowed": (list, "a list of folders"),
     "hosts": (list, "a list of host names"),
     "max_length": _COUNT,
+    "unnamed_results": _COUNT,
     "memory_limit": (str, "a text such as '4GB'"),
     "threads": _COUNT,
     "tracking_uri": (str, "an address in quotes"),

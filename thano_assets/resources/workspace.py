@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -267,6 +268,10 @@ class Workspace:
         except OSError:
             return False
         return True
+
+    def table_lock(self, name: str) -> AbstractContextManager[None]:
+        """The lock of those who define the table ``name``, or drop it."""
+        return self.lock("table-" + re.sub(r"\W", "_", name.casefold()))
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
