@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,22 @@ class Runs:
         self.adopted.append(trial)
 
 
+class FeaturesInMemory:
+    """A cache of features, and how many texts were added for each reading."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str], np.ndarray] = {}
+        self.computed: Counter[str] = Counter()
+
+    def recall(self, reading: str, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        found = [row for row, text in enumerate(texts) if (reading, text) in self.known]
+        return np.array(found, np.intp), np.array([self.known[reading, texts[row]] for row in found])
+
+    def keep(self, reading: str, texts: Sequence[str], features: np.ndarray) -> None:
+        self.known |= {(reading, text): one for text, one in zip(texts, features, strict=True)}
+        self.computed[reading] += len(texts)
+
+
 def look(
     place: Place,
     folder: Path,
@@ -66,6 +83,7 @@ def look(
     trials: int = 3,
     searched: tuple[str, ...] = ALL,
     kept: Path | None = None,
+    features: FeaturesInMemory | None = None,
     **settings: Any,
 ) -> Any:
     from thano_assets.learning.tune import search
@@ -82,6 +100,7 @@ def look(
         identity="one",
         progress=recorded,
         runs=runs,
+        features=features,
     )
 
 
@@ -312,20 +331,22 @@ def test_a_training_that_diverges_is_a_failed_trial(
 def test_a_frozen_encoder_reads_the_rows_once(
     place: Place, tiny_electra: Path, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from thano_assets.learning import train
 
-    embedded: list[int] = []
-    frozen = train.frozen_features
-
-    def counted(model: Any, encoded: Any, *args: Any) -> Any:
-        embedded.append(encoded.limit)
-        return frozen(model, encoded, *args)
-
-    monkeypatch.setattr(train, "frozen_features", counted)
+    cache = FeaturesInMemory()
     found = look(
-        place, tiny_electra, recorded, Runs(), rows=long_reviews(60), trials=5, train="head", epochs=3
+        place,
+        tiny_electra,
+        recorded,
+        Runs(),
+        rows=long_reviews(60),
+        features=cache,
+        trials=5,
+        train="head",
+        epochs=3,
     )
-    assert sorted(embedded) == sorted({trial.params["max_length"] for trial in found.trials})
+    lengths = {trial.params["max_length"] for trial in found.trials}
+    assert {int(reading.split()[0]) for reading in cache.computed} == lengths
+    assert set(cache.computed.values()) == {found.rows_train + found.rows_judged}
     assert found.trials[0].params["learning_rate"] == 1e-3
 
 

@@ -441,6 +441,36 @@ def test_results_without_a_name_do_not_pile_up(reviews: Session, told: Recorder)
     assert again.kept_as == shown[0].kept_as
 
 
+def test_a_head_is_trained_again_without_embedding_its_texts_again(reviews: Session, told: Recorder) -> None:
+    def build(where: str, **options: object) -> list[str]:
+        told.messages.clear()
+        given = "".join(f", {name}={value!r}" for name, value in options.items())
+        reviews.execute(
+            f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}, train='head', overwrite=True{given}) "
+            f"AS SELECT * FROM reviews WHERE {where}"
+        )
+        return [text for text in told.messages if "embedded before" in text]
+
+    def weights() -> bytes:
+        version = reviews._runtime.registry.champion("m")
+        assert version is not None
+        return (version.path / "model.safetensors").read_bytes()
+
+    assert build("n < 30") == []
+    first = weights()
+    assert build("n < 40") == ["60 of 80 texts were embedded before"]
+    assert build("n < 30", seed=7) == ["60 of 60 texts were embedded before"]
+    assert build("n < 30", max_length=8) == []  # other tokens are read
+    assert build("n < 30") == ["60 of 60 texts were embedded before"]
+    assert weights() == first
+    told.messages.clear()
+    reviews.execute(
+        "FIT MODEL child USING m OPTIONS (text_col='review', label_col='sentiment', train='head', epochs=1) "
+        "AS SELECT * FROM reviews"
+    )
+    assert not [text for text in told.messages if "embedded before" in text]  # by m's encoder, not the base's
+
+
 def test_what_is_unchanged_says_again_what_was_found(reviews: Session) -> None:
     text = f"""BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}, overwrite=True) AS SELECT * FROM reviews;
         CREATE TABLE answers AS PREDICT USING m OPTIONS (text_col='review', label_col='sentiment')

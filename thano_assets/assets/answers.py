@@ -90,6 +90,11 @@ class Answers:
         return cls._of_base(model, f"vectors {CODE_VERSIONS[NodeKind.EMBEDDING]}", workspace)
 
     @classmethod
+    def of_features(cls, model: ModelVersion | str, reading: str, workspace: Workspace) -> Answers:
+        """What a frozen encoder gave the head that is trained on it; ``p`` is the first token's vector."""
+        return cls._of_base(model, f"features {reading}", workspace)
+
+    @classmethod
     def of_keywords(cls, model: ModelVersion | str, settings: str, workspace: Workspace) -> Answers:
         """Keywords by a model and certain settings; ``p`` is a JSON text."""
         found = cls._of_base(model, f"keywords {CODE_VERSIONS[NodeKind.SEARCH]} {settings}", workspace)

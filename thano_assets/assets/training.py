@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.bases import base_of
+from thano_assets.assets.encoder_features import EncoderFeatures
 from thano_assets.assets.labels import classes_of
 from thano_assets.assets.runtime import Runtime
 from thano_assets.assets.trainers import Made, Settings, Trainer, computed_tags, trainer_of
@@ -132,7 +133,12 @@ class Training:
             progress=runtime.progress,
             on_metrics=on_metrics,
             init_dir=self.parent.path if self.parent is not None else None,
+            features=self.features(runtime),
         )
+
+    def features(self, runtime: Runtime) -> EncoderFeatures:
+        """What the encoder that it starts from gave for texts before."""
+        return EncoderFeatures(self.parent or self.base.identity, runtime.workspace, runtime.progress)
 
 
 _again: ContextVar[Training | Pretraining | None] = ContextVar("thano_training_again", default=None)

@@ -106,6 +106,7 @@ def tuned(training: Training, runtime: Runtime, build: BuildRun, *, kept: bool =
         progress=runtime.progress,
         runs=_NestedRuns(build),
         init_dir=training.parent.path if training.parent is not None else None,
+        features=training.features(runtime),
     )
     chosen_settings = tuning.settings.as_dict()
     build.log_params({name: chosen_settings[name] for name in wanted.searched})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,53 +12,73 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..progress import Progress
 from .device import autocast, token_budget
-from .encode import Encoded, budgeted_batches
+from .encode import Encoded, Encoder, budgeted_batches
 from .first_token import FirstTokenEncoder, supported
 from .infer import batch_tensors
 
 Forward = Callable[[np.ndarray], torch.Tensor]
 
 
+class FeatureCache(Protocol):
+    """Features of texts that an encoder gave before.
+
+    ``reading`` names all that features depend on besides the encoder's weights and the text.
+    """
+
+    def recall(self, reading: str, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the known texts, shape (K,), and their features, float32 of shape (K, H)."""
+
+    def keep(self, reading: str, texts: Sequence[str], features: np.ndarray) -> None:
+        """Add the features, float32 of shape (len(texts), H)."""
+
+
 def frozen_features(
-    model: Any, encoded: Encoded, pad_id: int, precision: str, progress: Progress
+    model: Any,
+    texts: Sequence[str],
+    encoded: Encoded,
+    encoder: Encoder,
+    precision: str,
+    progress: Progress,
+    cache: FeatureCache | None = None,
 ) -> torch.Tensor:
-    """The encoder's last hidden state at each text's first token, float32 of shape (N, H), on the CPU."""
-    encoder = model.base_model.eval()
+    """The encoder's last hidden state at each text's first token, float32 of shape (N, H), on the CPU.
+
+    Args:
+        model: a classifier of Transformers.
+        texts: N texts.
+        encoded: the same, as token ids by ``encoder``.
+        encoder: cuts the texts.
+        precision: that the encoder computes in.
+        progress: is told how far it is.
+        cache: gives the features that are known, and keeps the others.
+    """
+    reading = f"{encoder.max_length} {encoder.head_share:g} {precision}"
+    known, kept = cache.recall(reading, texts) if cache is not None else (np.empty(0, np.intp), None)
+    unknown = np.setdiff1d(np.arange(len(texts)), known)
+    if len(known):
+        progress.message(f"{len(known):,} of {len(texts):,} texts were embedded before")
+    features = torch.empty(len(texts), model.config.hidden_size)
+    if kept is not None and len(known):
+        features[torch.from_numpy(known)] = torch.from_numpy(kept)
+    if not len(unknown):
+        return features
+    frozen = model.base_model.eval()
     first_token = FirstTokenEncoder(model) if supported(model) else None
     place = next(model.parameters()).device
-    features: torch.Tensor | None = None
-    with progress.task("Embedding", total=len(encoded.ids)) as task:
-        for rows in budgeted_batches(encoded.lengths, token_budget(place)):
+    with progress.task("Embedding", total=len(unknown)) as task:
+        for chosen in budgeted_batches(encoded.lengths[unknown], token_budget(place)):
+            rows = unknown[chosen]
             with torch.inference_mode(), autocast(place, precision):
-                batch = batch_tensors(encoded, rows, pad_id, place)
+                batch = batch_tensors(encoded, rows, encoder.pad_id, place)
                 if first_token is None:
-                    found = encoder(**batch)[0][:, 0].float().cpu()
+                    found = frozen(**batch)[0][:, 0].float().cpu()
                 else:
                     found = first_token(batch["input_ids"], encoded.lengths[rows].tolist())
-            if features is None:
-                features = torch.empty(len(encoded.ids), found.shape[1])
             features[torch.from_numpy(rows)] = found
             task.advance(len(rows))
-    assert features is not None
+    if cache is not None:
+        cache.keep(reading, [texts[row] for row in unknown], features[torch.from_numpy(unknown)].numpy())
     return features
-
-
-class SharedFeatures:
-    """Features of the same rows by the same encoder, computed once for all trainings that share them."""
-
-    _MOST_BYTES = 1 << 30
-
-    def __init__(self) -> None:
-        self._kept: dict[int, torch.Tensor] = {}
-
-    def get(self, max_length: int, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The features of the rows, cut at ``max_length`` tokens; from ``compute`` the first time."""
-        if max_length in self._kept:
-            return self._kept[max_length]
-        features = compute()
-        if sum(one.nbytes for one in (*self._kept.values(), features)) <= self._MOST_BYTES:
-            self._kept[max_length] = features
-        return features
 
 
 class _Remembered(torch.nn.Module):

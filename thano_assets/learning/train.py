@@ -28,7 +28,7 @@ from .calibration import at_temperature, fit_temperature, scale_head
 from .checkpoint import Checkpoints, training_identity
 from .encode import Encoded, Encoder, limit
 from .first_token import trained_by_first_token
-from .frozen import SharedFeatures, frozen_features, head_only
+from .frozen import FeatureCache, frozen_features, head_only
 from .infer import batch_tensors, logits_by_batch, softmax
 from .launch import run_in_processes, wanted_processes
 from .loop import OnMetrics, Rows, balanced_weights, fit
@@ -99,7 +99,7 @@ def train(
     progress: Progress,
     on_metrics: OnMetrics | None = None,
     init_dir: Path | None = None,
-    features: SharedFeatures | None = None,
+    features: FeatureCache | None = None,
 ) -> TrainingResult:
     """Train a classifier of ``classes`` on ``texts`` and judge it on the rows held out.
 
@@ -117,7 +117,7 @@ def train(
         progress: is told what is done.
         on_metrics: called with figures and the optimiser step they belong to.
         init_dir: start from this model's weights, head included, instead of from the base's.
-        features: frozen embeddings that trainings of the same rows and base share.
+        features: with ``train='head'``, what the encoder gave for texts before.
 
     Raises:
         TrainingDataError: too few rows or classes to train on.
@@ -150,7 +150,7 @@ class TrainingJob:
         _checked(self.texts, self.labels, self.classes)
 
     def run(
-        self, progress: Progress, on_metrics: OnMetrics, features: SharedFeatures | None = None
+        self, progress: Progress, on_metrics: OnMetrics, features: FeatureCache | None = None
     ) -> TrainingResult:
         """Train in this process, which may be one of several that do so together."""
         started = time.monotonic()
@@ -201,11 +201,11 @@ def _checked(texts: Sequence[str], labels: Sequence[str], classes: Sequence[str]
 class _Training:
     """One training: its rows, model and judge."""
 
-    def __init__(self, job: TrainingJob, progress: Progress, features: SharedFeatures | None) -> None:
+    def __init__(self, job: TrainingJob, progress: Progress, features: FeatureCache | None) -> None:
         self.texts, self.labels, self.classes = job.texts, job.labels, job.classes
         self.truth = class_indices(job.labels, job.classes)
         self.base, self.settings, self.progress = job.base, job.settings, progress
-        self.init_dir, self.features = job.init_dir, features or SharedFeatures()
+        self.init_dir, self.features = job.init_dir, features
         self.source = job.init_dir or job.base.folder(progress)
         self.recipe, self.encoder, _ = recipe_and_encoder(job.base, job.settings, job.init_dir, progress)
         self.tokenizer = self.encoder.tokenizer
@@ -276,11 +276,14 @@ class _Training:
             torch.manual_seed(settings.seed + self.group.rank)  # each drops out other units
         try:
             if settings.train == "head":
-                features = self.features.get(
-                    self.encoder.max_length,
-                    lambda: frozen_features(
-                        model, encoded, self.encoder.pad_id, self.precision, self.progress
-                    ),
+                features = frozen_features(
+                    model,
+                    self.texts,
+                    encoded,
+                    self.encoder,
+                    self.precision,
+                    self.progress,
+                    self.features,
                 )
                 rows.lengths = np.ones_like(rows.lengths)  # every feature is as long as any other
                 with head_only(model, features) as forward:

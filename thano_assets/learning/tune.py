@@ -27,7 +27,7 @@ from ..errors import TrainingDataError
 from ..progress import Progress, Task
 from ..resources.base_models import ResolvedBase
 from ..system import write_atomically
-from .frozen import SharedFeatures
+from .frozen import FeatureCache
 from .holdout import judging_share
 from .metrics import class_indices
 from .quiet import quiet_transformers
@@ -186,6 +186,7 @@ def search(
     progress: Progress,
     runs: TrialRuns,
     init_dir: Path | None = None,
+    features: FeatureCache | None = None,
 ) -> Tuning:
     """Find the best settings for a training on these rows.
 
@@ -193,8 +194,8 @@ def search(
     kill: those that had ended are taken from ``folder``, and one that was going on goes on.
 
     Args:
-        texts, labels, classes, base, settings, init_dir: of the final training, see :func:`.train`. The rows
-            that it holds out are not looked at.
+        texts, labels, classes, base, settings, init_dir, features: of the final training, see :func:`.train`.
+            The rows that it holds out are not looked at.
         wanted: what to search, and how long.
         folder: where trials are kept for a search that is stopped; ``None`` keeps nothing.
         identity: of rows, base and statement; trials of another search are not used.
@@ -230,6 +231,7 @@ def search(
             progress=progress,
             runs=runs,
             init_dir=init_dir,
+            features=features,
         ).run()
 
 
@@ -252,6 +254,7 @@ class _Search:
         progress: Progress,
         runs: TrialRuns,
         init_dir: Path | None,
+        features: FeatureCache | None,
     ) -> None:
         self.texts, self.labels, self.classes = texts, labels, classes
         self.base, self.settings, self.init_dir = base, settings, init_dir
@@ -267,7 +270,7 @@ class _Search:
         self.identity = hashlib.sha256(repr(facts).encode()).hexdigest()
         self.trials: list[Trial] = []
         self.going: dict[str, Any] = {}  # the trial that was going on when a search was stopped
-        self.features = SharedFeatures()  # what a frozen encoder gives does not hang on rate and epochs
+        self.features = features
         self.failure: BaseException | None = None
 
     def run(self) -> Tuning:
