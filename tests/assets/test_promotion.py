@@ -22,7 +22,7 @@ from thano_assets.resources.registry import ModelVersion, Registry
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
-GOOD = "text_col='review', label_col='sentiment', epochs=6, batch_size=8, baseline=False, learning_rate=0.03"
+GOOD = "text_col='review', label_col='sentiment', epochs=15, batch_size=8, baseline=False, learning_rate=0.01"
 # One step over all rows at a rate that moves nothing.
 BAD = "text_col='review', label_col='sentiment', epochs=1, batch_size=500, baseline=False, learning_rate=1e-9"
 ROWS = "SELECT review, sentiment FROM reviews"

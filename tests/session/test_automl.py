@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -293,6 +294,9 @@ def test_mlflow_says_what_predict_says_in_a_process_that_never_heard_of_us(
         {"dataframe_records": [{**rows[0], "vec": [1.0]}]},
         {"dataframe_records": []},
     ]
+    version = shared._runtime.registry.champion("buys")
+    assert version is not None
+    asks.append(json.loads((version.path.parent / "serving_input_example.json").read_text()))
     said, frames = served(shared, "buys", asks, tmp_path / "rows.parquet")
     ours = rows_of(shared, f"PREDICT USING buys AS {table}")
     expected = [{name: row[name] for name in ("predicted", "probability")} for row in ours]
@@ -301,6 +305,8 @@ def test_mlflow_says_what_predict_says_in_a_process_that_never_heard_of_us(
     assert "column age does not hold" in str(said[5])
     assert "has not 2 numbers" in str(said[6])
     assert said[7] == []
+    (example,) = cast("list[dict[str, object]]", said[8])
+    assert set(example) == {"predicted", "probability"}
 
 
 def test_mlflow_serves_csv_and_gives_labels_their_type(own: Session, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,40 +59,49 @@ def training_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def tuning_trials(tuning: Tuning) -> bytes:
-    """The score of each trial by each setting that was searched: the best ringed, pruned ones as crosses."""
-    labels = {
-        "learning_rate": "learning rate",
-        "epochs": "epochs",
-        "max_length": "tokens of a text that are read",
-    }
+    """Parallel coordinates: a line per trial from its settings to its score; the best one in orange."""
+    labels = {"learning_rate": "learning rate", "epochs": "epochs", "max_length": "tokens read"}
     searched = [name for name in labels if name in tuning.chosen]
-    figure = Figure(figsize=(1.4 + 2.6 * len(searched), 3.2), layout="constrained")
-    every = figure.subplots(1, len(searched), sharey=True, squeeze=False)[0]
     shown = [trial for trial in tuning.trials if tuning.score in trial.metrics]
-    for axes, name in zip(every, searched, strict=True):
-        for state, marker, colour in (("complete", "o", _BLUE), ("pruned", "x", _GREY)):
-            of_state = [trial for trial in shown if trial.state == state]
-            axes.scatter(
-                [trial.params[name] for trial in of_state],
-                [trial.metrics[tuning.score] for trial in of_state],
-                marker=marker,
-                color=colour,
-                label=state,
+    rows = [[*(trial.params[name] for name in searched), trial.metrics[tuning.score]] for trial in shown]
+    figure = Figure(figsize=(1.6 + 2.0 * len(searched), 3.6), layout="constrained")
+    axes = figure.subplots()
+    heights = []
+    for place, values in enumerate(zip(*rows, strict=True)):
+        scale = math.log10 if place < len(searched) and searched[place] == "learning_rate" else float
+        low, high = scale(min(values)), scale(max(values))
+        height = {one: (scale(one) - low) / (high - low) if high > low else 0.5 for one in values}
+        heights.append([height[one] for one in values])
+        axes.axvline(place, color="black", linewidth=0.8)
+        ticks = sorted(height)
+        if len(ticks) > 6:  # those that lie nearest to an even division
+            ticks = [min(height, key=lambda one: abs(height[one] - part / 5)) for part in range(6)]
+        for tick in ticks:
+            axes.annotate(
+                f"{tick:.3g}",
+                (place, height[tick]),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
             )
-        if tuning.best is not None:
-            place = (tuning.best.params[name], tuning.best.metrics[tuning.score])
-            axes.scatter(*place, s=130, facecolors="none", edgecolors=_ORANGE, linewidths=1.8, label="best")
-        values = sorted({trial.params[name] for trial in shown})
-        if name == "learning_rate":
-            axes.set_xscale("log")
-        elif len(values) <= 8:
-            axes.set_xticks(values)
-        axes.set_xlabel(labels[name])
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    every[0].set_ylabel(f"{tuning.score} on the judging rows")
-    if any(trial.state == "pruned" for trial in shown):
-        every[-1].legend(frameon=False, loc="best")
+    for trial, line in zip(shown, zip(*heights, strict=True), strict=True):
+        best, pruned = trial is tuning.best, trial.state == "pruned"
+        axes.plot(
+            line,
+            color=_ORANGE if best else _GREY if pruned else _BLUE,
+            linewidth=2.2 if best else 1.0,
+            linestyle="--" if pruned else "-",
+            label="best" if best else trial.state,
+            zorder=3 if best else 2,
+        )
+    axes.set_xlim(-0.1, len(searched) + 0.35)
+    axes.set_xticks(range(len(searched) + 1), [*(labels[name] for name in searched), tuning.score])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # each label once
+    figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=3, frameon=False)
     return _png(figure)
 
 

@@ -110,6 +110,7 @@ def save(
         WorkspaceError: ``source`` is no folder of a sequence classifier.
     """
     import mlflow.transformers
+    import pandas as pd
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import AnyType
@@ -148,6 +149,8 @@ def save(
                 )
             ),
             pip_requirements=requirements(),
+            # No row of the training: whoever may see the registry need not be one who may see the rows.
+            input_example=pd.DataFrame({labels.get("text_col", "text"): ["Write a text here."]}),
         )
     _serve_rows(target, model)
     labels = {**labels, "max_length": length}

@@ -16,7 +16,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,7 @@ def save(source: Path, target: Path, *, model: Model, labels: dict[str, Any], ca
             mlflow_model=model,
             signature=_signature(labels),
             pip_requirements=[f"{name}=={version(name)}" for name in _REQUIRED],
+            input_example=_example(labels["features"]),
         )
     # MLflow puts it under data/; every model of ours lies in model/.
     (target / "data" / "model").rename(target / "model")
@@ -66,6 +67,18 @@ def save(source: Path, target: Path, *, model: Model, labels: dict[str, Any], ca
     (target / "README.md").write_text(card, encoding="utf-8")
     for path in target.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _example(features: Sequence[Mapping[str, Any]]) -> Any:
+    """A made-up row, as a data frame: no row of the training is shown to those who may see the registry."""
+    import pandas as pd
+
+    values = {"number": 0.0, "boolean": False, "datetime": "2000-01-01 00:00:00", "category": "text"}
+    row = {
+        one["name"]: [0.0] * one["size"] if one["kind"] == "vector" else values[one["kind"]]
+        for one in features
+    }
+    return pd.DataFrame([row])
 
 
 def _signature(labels: Mapping[str, Any]) -> Any:
