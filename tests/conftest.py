@@ -87,54 +87,56 @@ def tracked_workspace(workspace: Workspace, mlflow_database: Path) -> Workspace:
     return workspace
 
 
+def small_classifier(
+    folder: Path, classes: tuple[str, ...] = ("negative", "positive"), positions: int = 64
+) -> Path:
+    """Make ``folder`` that of a tiny, untrained ELECTRA classifier over single letters."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import ElectraConfig, ElectraForSequenceClassification, PreTrainedTokenizerFast
+
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *letters, *(f"##{letter}" for letter in letters)]
+    plain = Tokenizer(
+        models.WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    plain.normalizer = normalizers.BertNormalizer()
+    plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    plain.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=plain,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+    config = ElectraConfig(
+        vocab_size=len(words),
+        embedding_size=8,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=positions,
+        num_labels=len(classes),
+        id2label=dict(enumerate(classes)),
+        label2id={label: number for number, label in enumerate(classes)},
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same weights in every run of the tests
+        ElectraForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def make_classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Makes the Hugging Face folder of a tiny, untrained ELECTRA classifier over single letters."""
-
-    def make(classes: tuple[str, ...] = ("negative", "positive"), positions: int = 64) -> Path:
-        import torch
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-        from transformers import ElectraConfig, ElectraForSequenceClassification, PreTrainedTokenizerFast
-
-        letters = "abcdefghijklmnopqrstuvwxyz"
-        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        words = [*special, *letters, *(f"##{letter}" for letter in letters)]
-        plain = Tokenizer(
-            models.WordPiece({word: number for number, word in enumerate(words)}, unk_token="[UNK]")
-        )
-        plain.normalizer = normalizers.BertNormalizer()
-        plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        plain.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-        )
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=plain,
-            unk_token="[UNK]",
-            pad_token="[PAD]",
-            cls_token="[CLS]",
-            sep_token="[SEP]",
-            mask_token="[MASK]",
-        )
-        config = ElectraConfig(
-            vocab_size=len(words),
-            embedding_size=8,
-            hidden_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=16,
-            max_position_embeddings=positions,
-            num_labels=len(classes),
-            id2label=dict(enumerate(classes)),
-            label2id={label: number for number, label in enumerate(classes)},
-        )
-        folder = tmp_path_factory.mktemp("classifier")
-        with torch.random.fork_rng():
-            torch.manual_seed(0)  # the same weights in every run of the tests
-            ElectraForSequenceClassification(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        return folder
-
-    return make
+    return lambda *args, **kwargs: small_classifier(tmp_path_factory.mktemp("classifier"), *args, **kwargs)
 
 
 @pytest.fixture(scope="session")

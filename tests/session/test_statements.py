@@ -382,6 +382,7 @@ def test_the_served_model_answers_as_predict_does(reviews: Session) -> None:
     version = reviews._runtime.registry.resolve("m")
     assert version is not None
     served = mlflow.pyfunc.load_model(str(version.path.parent))
+    assert served.metadata.flavors["transformers"]["source_model_name"] == "model"
     example = served.input_example
     assert list(example.columns) == ["review"]
     assert served.predict(example)["predicted"].isin(["positive", "negative"]).all()

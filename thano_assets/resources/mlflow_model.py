@@ -174,6 +174,16 @@ def _serve_rows(target: Path, model: Model) -> None:
     served = model.flavors["python_function"]
     served.pop("model_binary", None)
     served |= {"loader_module": _MODULE, "code": "code", "data": "model"}
+    _forget_source(target, model)
+
+
+def _forget_source(target: Path, model: Model) -> None:
+    """Leave out where the weights lay before, a folder that is gone by now.
+
+    MLflow writes it as the model's source, and as the repository whose license should be looked up.
+    """
+    (target / "LICENSE.txt").unlink(missing_ok=True)
+    model.flavors["transformers"]["source_model_name"] = "model"
     model.save(str(target / "MLmodel"))
 
 
@@ -213,6 +223,7 @@ def save_base(source: Path, target: Path, *, model: Model, card: str) -> None:
             task="feature-extraction",
             pip_requirements=requirements(),
         )
+    _forget_source(target, model)
     for file in source.iterdir():
         if file.is_file():
             shutil.copy2(file, target / "model" / file.name)
