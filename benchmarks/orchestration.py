@@ -94,8 +94,9 @@ def main() -> None:
     parser.add_argument("--profile", type=int, default=0, metavar="LINES")
     asked = parser.parse_args()
 
-    from thano_assets.assets import predictions, tables
-    from thano_assets.binding import bind
+    from thano_assets.assets.predictions import predictions
+    from thano_assets.assets.tables import tables
+    from thano_assets.planning.binding import bind
     from thano_assets.session import Session
 
     libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("dagster", "duckdb", "sqlalchemy")]

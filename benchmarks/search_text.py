@@ -127,8 +127,8 @@ def main() -> None:
 
 def compare(asked: argparse.Namespace) -> None:
     """Time all sides in turns."""
-    from thano_assets.assets.searches import nearest
-    from thano_assets.assets.similar import PlainRows, SearchInFile
+    from thano_assets.assets.predictions.searches import nearest
+    from thano_assets.assets.predictions.vector_index import PlainRows, SearchInFile
     from thano_assets.learning.nearest import VectorFile
     from thano_assets.session import Session
     from thano_assets.sql.rowwise import rowwise

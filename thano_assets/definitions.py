@@ -12,14 +12,14 @@ import warnings
 
 import dagster as dg
 
-from thano_assets.assets import alerts
-from thano_assets.assets.factory import build_definitions
-from thano_assets.assets.jobs import jobs
-from thano_assets.assets.observation import observed
-from thano_assets.assets.schedules import file_marks, schedules, watchers
 from thano_assets.catalog import catalog_of
 from thano_assets.graph import Graph
-from thano_assets.resources.dagster import resources_for
+from thano_assets.orchestration import alerts
+from thano_assets.orchestration.factory import build_definitions
+from thano_assets.orchestration.jobs import jobs
+from thano_assets.orchestration.resources import resources_for
+from thano_assets.orchestration.schedules import file_marks, schedules, watchers
+from thano_assets.planning.observation import observed
 from thano_assets.resources.workspace import Workspace
 
 _NO_HOME = (

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from thano_assets import progress as progress_module
-from thano_assets.binding import check_files, check_served, parts
 from thano_assets.catalog import Catalog, catalog_of, entry_of
 from thano_assets.catalog.entries import nested_entries, nested_names
 from thano_assets.errors import (
@@ -23,10 +22,11 @@ from thano_assets.errors import (
     WorkspaceError,
     did_you_mean,
 )
-from thano_assets.graph import Action, Mode, PlannedAsset, Record
 from thano_assets.graph.build import Key
-from thano_assets.materialization import everything, make, tell_user_interface, unchanged
-from thano_assets.policies import with_policy
+from thano_assets.orchestration.materialization import everything, make, tell_user_interface, unchanged
+from thano_assets.planning import Action, Mode, PlannedAsset, Record
+from thano_assets.planning.binding import check_files, check_served, parts
+from thano_assets.planning.kept_options import with_policy
 from thano_assets.progress import Progress
 from thano_assets.results import Result, counted
 from thano_assets.sql import parse
@@ -53,10 +53,10 @@ from thano_assets.sql.statements import (
 )
 
 if TYPE_CHECKING:
-    from thano_assets.assets.runner import Runner
     from thano_assets.assets.runtime import Runtime
+    from thano_assets.orchestration.runner import Runner
+    from thano_assets.planning.scripts import ScriptPlanner, Step
     from thano_assets.resources.workspace import Workspace
-    from thano_assets.scripts import ScriptPlanner, Step
 
 
 #: Statements that keep nothing, as far as they stand for themselves.
@@ -104,7 +104,7 @@ class Session:
         self._verbose, self._parent_run = verbose, parent_run
         self._runner: Runner | None = None
         if self.workspace.unfinished_drops():
-            from thano_assets import removal
+            from thano_assets.commands import removal
 
             removal.finish_drops(self._runtime, self.catalog)
 
@@ -270,7 +270,7 @@ class Session:
             case Plan():
                 return self._plan([statement.statement], statement.text, Mode.BY_HAND)
             case ListItems():
-                from thano_assets.listings import listing
+                from thano_assets.commands.listings import listing
 
                 rows = listing(statement.what, self._runtime)
                 return Result(
@@ -287,36 +287,36 @@ class Session:
             case ShowCreate():
                 return self._show_create(statement)
             case ShowVersions():
-                from thano_assets.versions import versions
+                from thano_assets.commands.versions import versions
 
                 return Result.of(statement.kind, statement.text, versions(statement, self._runtime))
             case ShowTraining():
-                from thano_assets.versions import training
+                from thano_assets.commands.versions import training
 
                 return Result.of(statement.kind, statement.text, training(statement, self._runtime))
             case PromoteModel():
-                from thano_assets.versions import promote
+                from thano_assets.commands.versions import promote
 
                 return promote(statement, self._runtime, self._open_runner(), self.catalog)
             case RebuildModel():
-                from thano_assets.versions import rebuild
+                from thano_assets.commands.versions import rebuild
 
                 return rebuild(statement, self._runtime, self._open_runner(), self.catalog)
             case DeleteModel(version=int()):
-                from thano_assets.versions import delete
+                from thano_assets.commands.versions import delete
 
                 return delete(statement, self._runtime, self._open_runner(), self.catalog)
             case ShowLineage():
-                from thano_assets import history
+                from thano_assets.commands import history
 
                 rows = history.lineage(statement, self._runtime, self._open_runner(), self.catalog)
                 return Result.of(statement.kind, statement.text, rows)
             case ShowRuns():
-                from thano_assets import history
+                from thano_assets.commands import history
 
                 return Result.of(statement.kind, statement.text, history.runs(self._open_runner()))
             case Expect() | DropExpect():
-                from thano_assets import expectations
+                from thano_assets.commands import expectations
 
                 if isinstance(statement, Expect):
                     result = expectations.expect(statement, self._runtime, self._open_runner(), self.catalog)
@@ -331,7 +331,7 @@ class Session:
         return self._materialize(statement)
 
     def _remove(self, statement: DropTable | DeleteModel) -> Result:
-        from thano_assets import removal
+        from thano_assets.commands import removal
 
         if isinstance(statement, DropTable):
             return removal.drop_table(statement, *self._there)
@@ -368,7 +368,7 @@ class Session:
         return self._in_turn(statement, lambda: make(step, *self._there))
 
     def _query(self, statement: QueryStatement, made: Result | None = None) -> Result:
-        from thano_assets.assets.relations import located, prepare
+        from thano_assets.assets.tables.queries import located, prepare
 
         result = made or Result(statement.kind, statement.text)
         runtime = self._runtime
@@ -414,7 +414,7 @@ class Session:
 
     def _drop_unnamed(self) -> None:
         """A bare PREDICT is a question, whose table is kept for a while; not each one for ever."""
-        from thano_assets.removal import drop_unnamed
+        from thano_assets.commands.removal import drop_unnamed
 
         if dropped := drop_unnamed(*self._there):
             tell_user_interface(self.workspace)
@@ -425,7 +425,7 @@ class Session:
             )
 
     def _show_create(self, statement: ShowCreate) -> Result:
-        from thano_assets.listings import creation
+        from thano_assets.commands.listings import creation
 
         rows = creation(statement, self.catalog, self._runtime)
         return Result.of(statement.kind, statement.text, rows)
@@ -468,9 +468,9 @@ class Session:
 
     @contextmanager
     def _script_planner(self) -> Iterator[ScriptPlanner]:
-        from thano_assets.assets.observation import Observer
-        from thano_assets.assets.planner import Workbench
-        from thano_assets.scripts import ScriptPlanner
+        from thano_assets.planning.observation import Observer
+        from thano_assets.planning.scripts import ScriptPlanner
+        from thano_assets.planning.workspace_state import Workbench
 
         def records(keys: Iterable[Key]) -> dict[Key, Record]:
             return self._open_runner().records(keys)  # imports Dagster: not before the statement is bound
@@ -481,7 +481,7 @@ class Session:
             yield ScriptPlanner(self._runtime, self.catalog, workbench, observer, names)
 
     def _plan(self, statements: Sequence[Statement], text: str, mode: Mode) -> Result:
-        from thano_assets.listings import planned_rows
+        from thano_assets.commands.listings import planned_rows
 
         with self._script_planner() as planner:
             rows = planned_rows(planner.plan(statements, mode), planner)
@@ -506,8 +506,8 @@ class Session:
 
     def _open_runner(self) -> Runner:
         if self._runner is None:
-            from thano_assets.assets.runner import Runner
-            from thano_assets.resources.dagster import resources_for
+            from thano_assets.orchestration.resources import resources_for
+            from thano_assets.orchestration.runner import Runner
 
             self._runner = Runner(
                 self.workspace,

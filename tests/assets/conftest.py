@@ -5,10 +5,10 @@ from __future__ import annotations
 import dagster as dg
 
 from tests.session.conftest import session, small_workspace, told
-from thano_assets.assets.factory import build_definitions
-from thano_assets.assets.run_tags import INCREMENTAL
 from thano_assets.graph import Graph
-from thano_assets.resources.dagster import resources_for
+from thano_assets.orchestration.factory import build_definitions
+from thano_assets.orchestration.resources import resources_for
+from thano_assets.orchestration.run_tags import INCREMENTAL
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 

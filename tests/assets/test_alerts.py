@@ -17,9 +17,9 @@ import pytest
 
 from tests.assets.conftest import run_as_daemon
 from tests.session.conftest import write_rows
-from thano_assets.assets import alerts
 from thano_assets.errors import WorkspaceError
 from thano_assets.graph import Graph
+from thano_assets.orchestration import alerts
 from thano_assets.resources.settings import AlertSettings
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session

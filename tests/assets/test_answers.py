@@ -15,8 +15,15 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from thano_assets.assets import answers as module
-from thano_assets.assets.answers import Answers, forget, has_text, size, text_key, unanswered
+from thano_assets.assets.predictions import prediction_cache as module
+from thano_assets.assets.predictions.prediction_cache import (
+    Answers,
+    forget,
+    has_text,
+    size,
+    text_key,
+    unanswered,
+)
 from thano_assets.resources.model_version import ModelVersion
 from thano_assets.resources.workspace import Workspace
 from thano_assets.system import scratch_path
@@ -245,7 +252,7 @@ _WRITER = """
 import sys
 import duckdb
 from pathlib import Path
-from thano_assets.assets.answers import Answers, text_key
+from thano_assets.assets.predictions.prediction_cache import Answers, text_key
 from thano_assets.resources.workspace import Workspace
 
 folder, name, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -7,13 +7,13 @@ import pytest
 
 from tests.assets.test_definitions import materialize
 from tests.session.conftest import write_rows
-from thano_assets.assets import checks
-from thano_assets.assets.factory import build_definitions
 from thano_assets.assets.runtime import Runtime
+from thano_assets.assets.tables import checks
 from thano_assets.catalog import Catalog, entry_of
 from thano_assets.errors import ExpectationFailed
 from thano_assets.graph import Graph
-from thano_assets.resources.dagster import resources_for
+from thano_assets.orchestration.factory import build_definitions
+from thano_assets.orchestration.resources import resources_for
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 from thano_assets.sql import parse

@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from tests.session.conftest import write_rows
-from thano_assets.assets.column_lineage import ColumnLineage, of_query, with_predictions
+from thano_assets.assets.tables.column_lineage import ColumnLineage, of_query, with_predictions
 from thano_assets.graph.build import Key
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session

@@ -16,8 +16,8 @@ import pytest
 from dagster._core.instance.ref import InstanceRef
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 
-from thano_assets.assets.dagster_compat import open_instance, run_assets
-from thano_assets.assets.dagster_storage import with_open_connections
+from thano_assets.orchestration.dagster_compat import open_instance, run_assets
+from thano_assets.orchestration.dagster_storage import with_open_connections
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_a_kill_loses_no_event_that_was_told(tmp_path: Path) -> None:
     code = (
         "import dagster as dg, sys, time\n"
         "from pathlib import Path\n"
-        "from thano_assets.assets.dagster_compat import open_instance, run_assets\n"
+        "from thano_assets.orchestration.dagster_compat import open_instance, run_assets\n"
         "@dg.asset\n"
         "def thing(context):\n"
         "    context.log.info('the last line')\n"

@@ -11,12 +11,12 @@ import dagster as dg
 import pytest
 
 from tests.session.conftest import write_rows
-from thano_assets.assets.factory import _BODIES, asset_key, build_definitions, op_name
-from thano_assets.assets.planner import observed
-from thano_assets.assets.records import read_records
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.graph import Graph, Node, NodeKind
-from thano_assets.resources.dagster import resources_for
+from thano_assets.orchestration.factory import _BODIES, asset_key, build_definitions, op_name
+from thano_assets.orchestration.records import read_records
+from thano_assets.orchestration.resources import resources_for
+from thano_assets.planning.workspace_state import observed
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 

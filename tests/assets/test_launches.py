@@ -9,13 +9,13 @@ import dagster as dg
 import pytest
 
 from tests.session.conftest import copied, made_once, write_rows
-from thano_assets.assets import run_tags
-from thano_assets.assets.factory import build_definitions, op_name
-from thano_assets.assets.jobs import jobs
-from thano_assets.assets.observation import observed
 from thano_assets.graph import Graph
-from thano_assets.policies import with_options
-from thano_assets.resources.dagster import resources_for
+from thano_assets.orchestration import run_tags
+from thano_assets.orchestration.factory import build_definitions, op_name
+from thano_assets.orchestration.jobs import jobs
+from thano_assets.orchestration.resources import resources_for
+from thano_assets.planning.kept_options import with_options
+from thano_assets.planning.observation import observed
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 from thano_assets.sql import parse

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.session.conftest import traces, write_rows
-from thano_assets.assets.leaks import Memory, rows_seen
-from thano_assets.assets.readings import TextReading
+from thano_assets.assets.models.features import TextReading
+from thano_assets.assets.models.leakage import Memory, rows_seen
 from thano_assets.errors import TrainingDataError
 from thano_assets.session import Session
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.assets.conftest import run_as_daemon
 from tests.session.conftest import Recorder, traces, write_rows
-from thano_assets.assets import models, promotion
+from thano_assets.assets.models import models, promotion
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph
@@ -50,7 +50,7 @@ def make(reviews: Session) -> Callable[..., Outcome]:
     """Materializes a model as a step of a run would, and gives back its outcome."""
 
     def run(options: str, *, incremental: bool = False, query: str = ROWS) -> Outcome:
-        from thano_assets.assets import training_sets
+        from thano_assets.assets.models import training_sets
         from thano_assets.catalog import entry_of
         from thano_assets.sql import parse
 

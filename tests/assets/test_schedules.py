@@ -10,13 +10,13 @@ import pytest
 from dagster._utils.schedules import is_valid_cron_string
 
 from tests.session.conftest import write_rows
-from thano_assets.assets import schedules as schedules_module
-from thano_assets.assets.factory import build_definitions
-from thano_assets.assets.planner import observed
-from thano_assets.assets.schedules import schedules, watchers
 from thano_assets.errors import InvalidOption, ThanoError
 from thano_assets.graph import Graph
-from thano_assets.resources.dagster import resources_for
+from thano_assets.orchestration import schedules as schedules_module
+from thano_assets.orchestration.factory import build_definitions
+from thano_assets.orchestration.resources import resources_for
+from thano_assets.orchestration.schedules import schedules, watchers
+from thano_assets.planning.workspace_state import observed
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 from thano_assets.sql import parse
@@ -319,7 +319,7 @@ def test_a_changed_file_has_the_page_load_the_location_again(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = []
-    monkeypatch.setattr("thano_assets.assets.runner.reload_user_interface", loaded.append)
+    monkeypatch.setattr("thano_assets.orchestration.runner.reload_user_interface", loaded.append)
     with Session(daemon.workspace) as session:
         graph = Graph(session.catalog.entries())
     (sensor,) = schedules_module.file_marks(graph, daemon.workspace)

@@ -10,10 +10,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from thano_assets.assets.answers import Answers
-from thano_assets.assets.relations import Stage
+from thano_assets.assets.predictions.prediction_cache import Answers
+from thano_assets.assets.predictions.scoring import Answerer, answered, windows
 from thano_assets.assets.runtime import Outcome
-from thano_assets.assets.scoring import Answerer, answered, windows
+from thano_assets.assets.tables.queries import Stage
 from thano_assets.resources.warehouse import Column
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session

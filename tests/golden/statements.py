@@ -104,7 +104,7 @@ def texts() -> Iterator[str]:
 
 def identity(text: str) -> dict[str, Any] | None:
     """All that stands for the statements of ``text`` in what a workspace keeps."""
-    from thano_assets.assets.factory import op_name
+    from thano_assets.orchestration.factory import op_name
 
     try:
         statements = parse(text)

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from thano_assets.binding import bind, check_served
 from thano_assets.catalog import Entry, EntryKind, entry_of
 from thano_assets.catalog.overlay import Overlay
 from thano_assets.errors import QueryError, ThanoError, UnknownModel, UnknownTable, UnsupportedStatement
-from thano_assets.graph import Action, Graph, Mode, Node, Planning, Record
+from thano_assets.graph import Graph, Node
 from thano_assets.graph.build import Key
+from thano_assets.planning import Action, Mode, Planning, Record
+from thano_assets.planning.binding import bind, check_served
 from thano_assets.sql import parse
 from thano_assets.sql.grammar import STATEMENT_SPECS
 from thano_assets.sql.options import OPTION_SPECS

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from thano_assets.catalog import catalog_of, entry_of
+from thano_assets.commands.diff import compare
 from thano_assets.interfaces.cli import cli
-from thano_assets.interfaces.diff import compare
 from thano_assets.resources.environments import Environment, registry_of
 from thano_assets.resources.warehouse import Warehouse
 from thano_assets.resources.workspace import Workspace

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.interfaces.conftest import Thano
-from thano_assets.interfaces import doctor
+from thano_assets.commands import doctor
 
 
 def checks(found: str) -> dict[str, dict[str, str]]:

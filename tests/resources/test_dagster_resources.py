@@ -3,7 +3,7 @@ from __future__ import annotations
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from thano_assets.resources.dagster import resources_for
+from thano_assets.orchestration.resources import resources_for
 from thano_assets.resources.warehouse import Warehouse
 from thano_assets.resources.workspace import Workspace
 

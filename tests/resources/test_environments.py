@@ -11,7 +11,7 @@ import pytest
 
 from thano_assets.catalog import Entry, EntryKind, catalog_of
 from thano_assets.errors import BorrowedAsset, UnknownModel, UnknownTable, WorkspaceError
-from thano_assets.resources.dagster import resources_for
+from thano_assets.orchestration.resources import resources_for
 from thano_assets.resources.environments import (
     Environment,
     EnvironmentRegistry,

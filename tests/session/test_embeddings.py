@@ -176,13 +176,13 @@ class TestConvert:
         assert [table.name for table in tiny._runtime.warehouse.tables()] == ["t"]
 
     def test_a_deleted_model_leaves_no_vectors(self, tiny: Session, classifier: Path) -> None:
-        from thano_assets.assets import answers
+        from thano_assets.assets.predictions import prediction_cache
 
         register(tiny, classifier, "1" * 32)
         tiny.execute(CONVERT.replace("SBERTEn", "m"))
-        assert answers.size(tiny.workspace)[0] == 1
+        assert prediction_cache.size(tiny.workspace)[0] == 1
         tiny.execute("DELETE MODEL m")
-        assert answers.size(tiny.workspace)[0] == 0
+        assert prediction_cache.size(tiny.workspace)[0] == 0
 
 
 class TestSearchText:

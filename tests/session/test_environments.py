@@ -11,9 +11,14 @@ import dagster as dg
 import pytest
 
 from tests.session.conftest import Recorder, traces, write_rows
-from thano_assets.assets.borrowing import borrowed_records, is_borrowed, note_borrowed, with_borrowed
-from thano_assets.assets.records import read_records
 from thano_assets.errors import BorrowedAsset, NameExists
+from thano_assets.orchestration.borrowed_records import (
+    borrowed_records,
+    is_borrowed,
+    note_borrowed,
+    with_borrowed,
+)
+from thano_assets.orchestration.records import read_records
 from thano_assets.resources.environments import Environment
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session

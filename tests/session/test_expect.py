@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from tests.session.conftest import traces, write_rows
+from thano_assets.commands.expectations import forget
 from thano_assets.errors import ColumnTypeError, ThanoError, UnknownColumn, UnknownExpectation, UnknownTable
-from thano_assets.expectations import forget
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
@@ -128,7 +128,7 @@ def test_the_answer_is_the_latest_evaluation_of_the_tables_check(reviews: Sessio
     reviews.execute("EXPECT rating < 8 ON reviews")
     instance = dg.DagsterInstance.from_config(str(reviews.workspace.dagster_home))
     (entry,) = reviews.catalog.expectations("reviews")
-    from thano_assets.assets.checks import check_name
+    from thano_assets.assets.tables.checks import check_name
 
     assert check_name(entry).startswith("rating_lt_8_")
     key = dg.AssetCheckKey(dg.AssetKey(["tables", "reviews"]), check_name(entry))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from thano_assets.assets import explanations
+from thano_assets.assets.predictions import explanations
 from thano_assets.errors import InvalidOption, UnknownColumn
 from thano_assets.session import Session
 

@@ -96,10 +96,10 @@ def marked(session: Session) -> set[str]:
     from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
     from dagster._core.loader import LoadingContextForTest
 
-    from thano_assets.assets.factory import build_definitions
-    from thano_assets.assets.observation import observed
     from thano_assets.graph import Graph
-    from thano_assets.resources.dagster import resources_for
+    from thano_assets.orchestration.factory import build_definitions
+    from thano_assets.orchestration.resources import resources_for
+    from thano_assets.planning.observation import observed
 
     graph = observed(Graph(session.catalog.entries()), session.workspace)
     assets = build_definitions(graph, resources_for(session.workspace)).resolve_asset_graph()

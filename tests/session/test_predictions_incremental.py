@@ -123,7 +123,7 @@ class TestOnlyWhatIsNew:
     def test_a_stopped_prediction_goes_on_where_it_was(
         self, judge: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from thano_assets.assets import scoring
+        from thano_assets.assets.predictions import scoring
 
         monkeypatch.setattr(scoring, "WINDOW", 10)
         with network(judge) as rows:
@@ -198,7 +198,7 @@ Session({str(small_workspace.root)!r}, progress=StopsInTheFourthWindow()).execut
     def test_a_deleted_model_takes_its_answers_along(
         self, judge: Session, small_workspace: Workspace
     ) -> None:
-        from thano_assets.assets.answers import size
+        from thano_assets.assets.predictions.prediction_cache import size
 
         predict(judge, numbered(5))
         assert size(small_workspace)[0] == 1
@@ -280,8 +280,8 @@ class TestWhoAnswered:
             predict(judge, "SELECT 'a' AS text", options)
 
     def test_the_outcome_keeps_what_plans_compare_with(self, judge: Session) -> None:
-        from thano_assets.assets import predictions
-        from thano_assets.binding import bind
+        from thano_assets.assets.predictions import predictions
+        from thano_assets.planning.binding import bind
 
         statement = judge.parse(PREDICT.format(query=numbered(12), options="text_col='text'", version=""))[0]
         bound = bind(statement, judge.catalog, ["m"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.session.conftest import Recorder, traces
-from thano_assets.assets.labels import class_of, classes_of
+from thano_assets.assets.models.labels import class_of, classes_of
 from thano_assets.errors import NameExists, QueryError, ThanoError, TrainingDataError, UnknownModel
 from thano_assets.session import Session
 

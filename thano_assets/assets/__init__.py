@@ -1,1 +1,1 @@
-"""How each kind of asset is computed, and how it becomes a Dagster asset."""
+"""What each kind of asset computes, without Dagster."""

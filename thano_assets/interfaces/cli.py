@@ -280,7 +280,7 @@ def doctor(settings: Settings, format_: str, repair: bool) -> None:
 
     The exit code is 1 only if something keeps statements from running.
     """
-    from thano_assets.interfaces import doctor as checks
+    from thano_assets.commands import doctor as checks
 
     with stoppable():
         if repair:
@@ -305,7 +305,7 @@ def du(settings: Settings, format_: str) -> None:
     """Show what the parts of the workspace take on disk, the largest first."""
     import pyarrow as pa
 
-    from thano_assets.housekeeping import usage
+    from thano_assets.commands.housekeeping import usage
     from thano_assets.interfaces.render import console_for, show_table
 
     workspace = settings.open_workspace()
@@ -352,7 +352,7 @@ def clean(settings: Settings, keep: int | None, dry_run: bool) -> None:
     """
     from thano_assets.assets.runtime import Runtime
     from thano_assets.catalog import catalog_of
-    from thano_assets.housekeeping import leftovers, remove
+    from thano_assets.commands.housekeeping import leftovers, remove
 
     workspace = settings.open_workspace()
     if not workspace.is_there:
@@ -398,7 +398,7 @@ Examples:
 @pass_settings
 def diff(settings: Settings, format_: str, examples: int, exit_code: bool) -> None:
     """Compare what an environment made with production: metrics of models, flipped labels, rows of tables."""
-    from thano_assets.interfaces.diff import compare
+    from thano_assets.commands.diff import compare
     from thano_assets.resources.environments import ENVIRONMENT_NAME_VARIABLE, existing_environment
 
     name = settings.environment or os.environ.get(ENVIRONMENT_NAME_VARIABLE)

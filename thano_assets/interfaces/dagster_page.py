@@ -134,7 +134,7 @@ def main(target: str, port: int, hosts: Sequence[str] = ()) -> None:
     """Serve Dagster's page for the code locations of the file ``target`` until stopped."""
     import uvicorn
 
-    from thano_assets.assets.dagster_compat import web_application
+    from thano_assets.orchestration.dagster_compat import web_application
     from thano_assets.resources.dagster_home import INFERENCE, TRAINING
     from thano_assets.resources.workspace import Workspace
 

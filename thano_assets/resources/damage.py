@@ -195,7 +195,7 @@ def _begin_anew(path: Path, home: Path) -> Callable[[], str]:
 
 
 def _index_again(index: Path, home: Path) -> str:
-    from thano_assets.assets.dagster_storage import index_runs
+    from thano_assets.orchestration.dagster_storage import index_runs
 
     kept = _aside(index)
     (home / ".ready").unlink(missing_ok=True)
@@ -350,7 +350,7 @@ def _is_json(path: Path) -> bool:
 
 def _changed_weights(version: ModelVersion) -> tuple[Path, str] | None:
     """The weights of a version that are whole and not those that were registered; reads them to the end."""
-    from thano_assets.assets.training import weights_digest
+    from thano_assets.assets.models.training import weights_digest
 
     uploaded = version.tags.get("thano.statement", "").upper().startswith("UPLOAD")  # has another digest
     known = version.data_version

@@ -1,0 +1,1 @@
+"""Models: what they are trained on, how, and which version answers."""

@@ -1,0 +1,573 @@
+"""Champion and challenger: a new version answers only after it was held against the one that answers now.
+
+Both are scored on the same rows, which are kept as a snapshot named by their fingerprint: those of
+``evaluate_on``, or the ones that the training held out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thano_assets.assets.models.features import (
+    Reading,
+    TableReading,
+    TextReading,
+    asked_with,
+    is_number,
+    label_type_kept,
+    training_columns,
+    training_rows,
+)
+from thano_assets.assets.models.labels import class_of, classes_of, missing_words, present_label
+from thano_assets.assets.models.leakage import Leak, Memory, Trained, rows_seen
+from thano_assets.assets.models.trainers import Settings, Trainer, trainer_of
+from thano_assets.assets.models.training_sets import TrainingSet, write_snapshot
+from thano_assets.assets.predictions.scoring import probabilities
+from thano_assets.assets.runtime import CheckOutcome, Outcome, Runtime
+from thano_assets.assets.tables.queries import Stage, text_column
+from thano_assets.errors import (
+    ColumnTypeError,
+    TrainingDataError,
+    UnknownColumn,
+    UnknownModel,
+    UnknownTable,
+    did_you_mean,
+)
+from thano_assets.resources.registry import DECISION_TAG, VERDICT_TAG
+from thano_assets.resources.warehouse import Column, describe, literal, quote
+from thano_assets.sql.promotion import Comparison, Condition, condition_of
+from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.system import scratch_database
+
+if TYPE_CHECKING:
+    from thano_assets.resources.registry import ModelVersion
+
+#: Name of the asset check that shows the decision.
+CHECK = "promotion"
+#: Data version of a model none of whose versions answers.
+NO_CHAMPION = "no champion"
+#: Tags of a version: ``promoted`` or ``not promoted``, and the sentence that says why.
+REASON_TAG = VERDICT_TAG
+_JUDGED_BY_TAG = "thano.promotion_question"
+_TEXT_OPTIONS = ("text_col", "label_col")
+PROMOTED, NOT_PROMOTED = "promoted", "not promoted"
+
+
+def data_version_of(version: ModelVersion | None) -> str:
+    """What stands for the answers of a model: the weights' digest of the version that gives them."""
+    return NO_CHAMPION if version is None else version.data_version
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Rows that versions are held against.
+
+    Attributes:
+        path: Parquet file with the columns of a training set's snapshot.
+        fingerprint: Of the rows, free of their order.
+        rows: How many.
+        name: What they are, in words.
+    """
+
+    path: Path
+    fingerprint: str
+    rows: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a challenger.
+
+    Attributes:
+        promoted: Whether it answers now.
+        reason: One sentence.
+        check: The same for Dagster.
+        warnings: What a person should know about the rows.
+    """
+
+    promoted: bool
+    reason: str
+    check: CheckOutcome
+    warnings: list[str]
+
+    @property
+    def status(self) -> str:
+        """As the result's row has it."""
+        return PROMOTED if self.promoted else NOT_PROMOTED
+
+
+def last_verdict(name: str, runtime: Runtime) -> CheckOutcome | None:
+    """What became of the newest version that was judged; ``None`` where none was."""
+    for version in sorted(runtime.registry.versions(name), key=lambda one: -one.version):
+        if (decision := version.tags.get(DECISION_TAG)) is not None:
+            reason = version.tags.get(REASON_TAG, "")
+            facts = {"version": version.version, "judged": "when it was made"}
+            return CheckOutcome(CHECK, decision == PROMOTED, reason, facts, blocking=False)
+    return None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a new version must pass: a condition, and the rows on which it is asked."""
+
+    condition: Condition
+    frozen: Frozen
+    training_set: TrainingSet
+    trainer: Trainer
+    classes: list[str]
+    label_type: str
+    leak: Leak
+
+    @classmethod
+    def of(
+        cls,
+        statement: BuildModel | FitModel,
+        training_set: TrainingSet,
+        classes: list[str],
+        label_type: str,
+        settings: Settings,
+        parent: ModelVersion | None,
+        runtime: Runtime,
+    ) -> Gate | None:
+        """The gate that the statement asks for, its rows kept; ``None`` where every new version answers.
+
+        Args:
+            statement: Has the options.
+            training_set: What the new version is trained on.
+            classes: The labels in the order of the model's outputs.
+            label_type: Their DuckDB type.
+            settings: Say which rows are held out.
+            parent: The version that the training goes on from.
+            runtime: Where rows are read and kept.
+
+        Raises:
+            UnknownTable, UnknownColumn, ColumnTypeError, TrainingDataError: ``evaluate_on`` names no table
+                with labelled texts of the model's classes, no row is held out, or, with ``strict=True``, rows
+                of ``evaluate_on`` are among the training rows.
+            WorkspaceError: the files of the version that answers now are gone.
+        """
+        condition = condition_of(statement.options)
+        if condition is None:
+            return None
+        # It will be asked to score: found out before the training.
+        champion = runtime.registry.champion(statement.name)
+        if champion is not None:
+            _check_comparable(statement, training_set, champion)
+        own = Trained.of(
+            training_set.snapshot(runtime.workspace),
+            classes,
+            settings.eval_fraction,
+            settings.seed,
+            training_set.label,
+            texts=getattr(settings, "split", "rows") == "texts",
+            types=(training_set.label_type, label_type),
+        )
+        if statement.options.get("evaluate_on") is not None:
+            frozen = _freeze_table(statement, training_set, classes, label_type, runtime)
+        else:
+            frozen = _freeze_held_out(statement, training_set, own, runtime)
+        memory = Memory.of(parent, runtime) if parent is not None else Memory()
+        memory.trainings.insert(0, own)
+        leak = _leak(frozen, training_set.reading, memory)
+        if leak.seen and statement.options.value("strict") and statement.options.get("evaluate_on"):
+            place = statement.options.place("strict")
+            raise TrainingDataError(
+                f"{leak.seen:,} of the {leak.rows:,} rows of {frozen.name} are among the rows to train on.",
+                hint="Keep them out of one of the two, or leave out strict=True.",
+            ).at(statement.source, place.start, len(place))
+        trainer = trainer_of(statement)
+        return cls(condition, frozen, training_set, trainer, classes, label_type, leak)
+
+    def judge(self, challenger: ModelVersion, runtime: Runtime) -> Verdict:
+        """Score ``challenger`` and the version that answers now; the better one answers from now on.
+
+        Nobody else changes the model's versions meanwhile, so the champion that was measured is the one that
+        is replaced. After a kill before the end the old champion answers.
+
+        Raises:
+            UnknownModel: the model was deleted meanwhile.
+        """
+        registry = runtime.registry
+        with registry.exclusive(challenger.name):
+            found = registry.resolve(challenger.name, version=challenger.version)
+            if found is None:
+                raise UnknownModel(
+                    f"Model {challenger.name} was deleted while its version {challenger.version} was made.",
+                    hint="Run the statement again to build it anew.",
+                )
+            if (known := self._known(found)) is not None:
+                return known
+            champion = registry.champion(challenger.name)
+            if champion is not None and champion.run_id == challenger.run_id:
+                champion = None
+                again = True
+            else:
+                again = False
+            outcome = Outcome("", "")
+            ours = self._scores(challenger, runtime, outcome)
+            theirs = self._scores(champion, runtime, outcome) if champion is not None else None
+            failed = [] if again else self.condition.failed(ours, theirs)
+            reason = self._reason(challenger, champion, ours, theirs, failed, again)
+            tags = {
+                DECISION_TAG: NOT_PROMOTED if failed else PROMOTED,
+                REASON_TAG: reason,
+                _JUDGED_BY_TAG: self._question(),
+            }
+            registry.log_evaluation(
+                challenger,
+                {f"challenge/{name}": value for name, value in ours.items()}
+                | {f"challenge/champion_{name}": value for name, value in (theirs or {}).items()},
+                rows=self.frozen.rows,
+                digest=self.frozen.fingerprint,
+                source=str(self.frozen.path),
+            )
+            if failed:
+                registry.tag(challenger, tags)
+            else:
+                registry.promote(challenger.name, challenger.version, tags=tags)
+            their_leak = None
+            if champion is not None:
+                theirs_read = _reading_of(champion)
+                their_leak = _leak(self.frozen, theirs_read, Memory.of(champion, runtime))
+        facts: dict[str, Any] = {
+            "condition": str(self.condition),
+            "rows": self.frozen.rows,
+            "rows from": self.frozen.name,
+            "rows fingerprint": self.frozen.fingerprint,
+            "new version": challenger.version,
+            "new version's rows seen in training": self.leak.fact(),
+            **{f"{name} of the new version": round(value, 6) for name, value in ours.items()},
+        }
+        warnings = [self.leak.sentence(f"version {challenger.version}")]
+        if champion is not None and theirs is not None and their_leak is not None:
+            facts |= {
+                "champion": champion.version,
+                "champion's rows seen in training": their_leak.fact(),
+                **{f"{name} of the champion": round(value, 6) for name, value in theirs.items()},
+            }
+            warnings.append(their_leak.sentence(f"the champion, version {champion.version},"))
+        return Verdict(
+            not failed,
+            reason,
+            CheckOutcome(CHECK, not failed, reason, facts, blocking=False),
+            [f"On {self.frozen.name}: {text}" for text in warnings if text],
+        )
+
+    def _question(self) -> str:
+        return f"{self.condition} on {self.frozen.fingerprint}"
+
+    def _known(self, challenger: ModelVersion) -> Verdict | None:
+        """The verdict on a version that another run judged by the same question; one version, one verdict."""
+        if challenger.tags.get(_JUDGED_BY_TAG) != self._question():
+            return None
+        promoted, reason = challenger.tags.get(DECISION_TAG) == PROMOTED, challenger.tags.get(REASON_TAG, "")
+        facts = {"condition": str(self.condition), "rows from": self.frozen.name, "judged": "in another run"}
+        return Verdict(promoted, reason, CheckOutcome(CHECK, promoted, reason, facts, blocking=False), [])
+
+    def _scores(self, version: ModelVersion, runtime: Runtime, outcome: Outcome) -> dict[str, float]:
+        """Metrics of ``version`` on the rows, macro averages over the challenger's classes.
+
+        A class that only ``version`` knows is a wrong answer; one that it does not know it never gives.
+        """
+        import numpy as np
+
+        with _staged(self.frozen, self.training_set, runtime) as stage:
+            label = quote(self.training_set.label)
+            labels = [row[0] for row in stage.connection.execute(f"SELECT {label} FROM rows").fetchall()]
+            reading = _reading_of(version)
+            found = np.concatenate(list(probabilities(stage, reading, version, None, runtime, outcome)))
+        if version.task == "regression":
+            return self.trainer.scores(labels, found, 0)
+        own = self.training_set.label_type
+        true = classes_of(labels, own, self.classes, self.label_type)
+        says = classes_of(version.classes, version.label_type, self.classes, self.label_type)
+        columns = self.classes + [name for name in says.values() if name not in self.classes]
+        places = {name: place for place, name in enumerate(columns)}
+        wide = np.zeros((len(found), len(columns)), dtype=np.float32)
+        wide[:, [places[says[name]] for name in version.classes]] = found
+        return self.trainer.scores([places[true[label]] for label in labels], wide, len(self.classes))
+
+    def _reason(
+        self,
+        challenger: ModelVersion,
+        champion: ModelVersion | None,
+        ours: dict[str, float],
+        theirs: dict[str, float] | None,
+        failed: list[Comparison],
+        again: bool,
+    ) -> str:
+        rows = f"on {self.frozen.rows:,} rows of {self.frozen.name}"
+        if again:
+            return f"Version {challenger.version} answers already ({rows})."
+        if failed:
+            told = " and ".join(_words(one, ours, theirs, champion, "is not") for one in failed)
+            still = "no version answers" if champion is None else f"version {champion.version} still answers"
+            return f"Version {challenger.version} is not promoted: {told} {rows}; {still}."
+        if champion is None and any(one.against_champion for one in self.condition.comparisons):
+            return f"Version {challenger.version} is promoted: there was no champion to hold it against."
+        told = " and ".join(_words(one, ours, theirs, champion, "is") for one in self.condition.comparisons)
+        return f"Version {challenger.version} is promoted: {told} {rows}."
+
+
+def _reading_of(version: ModelVersion) -> Reading:
+    """How a version reads the rows of a snapshot."""
+    return TableReading.of(version.features) if version.task else TextReading("text")
+
+
+def _check_comparable(
+    statement: BuildModel | FitModel, training_set: TrainingSet, champion: ModelVersion
+) -> None:
+    """Check that the champion can be asked about rows that the new version reads.
+
+    Raises:
+        TrainingDataError: it is a model of another kind, or reads columns that are not among them.
+    """
+    who = f"{champion.name} VERSION {champion.version}"
+    task = statement.task if isinstance(statement, BuildModel) else None
+    problem = None
+    if task != champion.task:
+        kinds = {None: "texts", "classification": "classes of a table", "regression": "numbers of a table"}
+        problem = f"{who}, which answers now, predicts {kinds[champion.task]}"
+    elif task:
+        known = {str(one["name"]).casefold(): str(one["type"]) for one in training_set.features}
+        others = [
+            f"{one.name} ({one.type})"
+            for one in TableReading.of(champion.features).features
+            if one.name.casefold() not in known or not one.takes(known[one.name.casefold()])
+        ]
+        if others:
+            problem = (
+                f"{who}, which answers now, reads {', '.join(others[:8])}, which the query does not have"
+            )
+    if problem is not None:
+        raise TrainingDataError(
+            f"The new version cannot be held against the old one: {problem}.",
+            hint="Build it under another name, or without promote_if and evaluate_on.",
+        ).at(statement.source, statement.span.start)
+
+
+def _words(
+    one: Comparison,
+    ours: dict[str, float],
+    theirs: dict[str, float] | None,
+    champion: ModelVersion | None,
+    verb: str,
+) -> str:
+    text = f"{one.metric} {ours[one.metric]:.4f} {verb} {one.operator} {one.limit(theirs or {}):.4f}"
+    if one.against_champion and champion is not None and theirs is not None:
+        offset = f" {'+' if one.number > 0 else '-'} {abs(one.number):.10g}" if one.number else ""
+        whose = f"{theirs[one.metric]:.4f} of version {champion.version}{offset}" if offset else ""
+        text += f" ({whose})" if whose else f" of version {champion.version}"
+    return text
+
+
+def check_evaluation_table(
+    statement: BuildModel | FitModel, runtime: Runtime, query: list[Column] | None = None
+) -> None:
+    """Check, where the table of ``evaluate_on`` is there already, that it has the columns that are needed.
+
+    Args:
+        statement: Has the options.
+        runtime: Where the table is.
+        query: The columns of the statement's query: those that a model of tables needs.
+
+    Raises:
+        UnknownColumn, ColumnTypeError: placed at the option.
+    """
+    tables = isinstance(statement, BuildModel) and statement.task is not None
+    if statement.options.get("evaluate_on") is None or tables is (query is None):
+        return
+    table = str(statement.options["evaluate_on"])
+    if not runtime.warehouse.exists(table):
+        return
+    with runtime.warehouse.read() as connection:
+        columns = describe(connection, quote(table))
+    if query is None:
+        _columns(statement, columns)
+        return
+    reading, label = training_columns(statement, query)
+    assert label is not None  # only base models have none
+    _read_like(statement, reading, label.name, columns)
+
+
+def _columns(statement: BuildModel | FitModel, columns: list[Column]) -> tuple[Column, Column]:
+    """The text and the label column of the table of ``evaluate_on``."""
+    found = [_column(statement, columns, str(statement.options.value(name)), name) for name in _TEXT_OPTIONS]
+    try:
+        text_column(columns, statement)
+    except ColumnTypeError as error:
+        place = statement.options.value_span("evaluate_on")
+        table = statement.options["evaluate_on"]
+        raise ColumnTypeError(f"In the table {table} of evaluate_on: {error.message}", hint=error.hint).at(
+            statement.source, place.start, len(place)
+        ) from None
+    return found[0], found[1]
+
+
+def _column(statement: BuildModel | FitModel, columns: list[Column], name: str, what: str) -> Column:
+    column = next((one for one in columns if one.name.casefold() == name.casefold()), None)
+    if column is None:
+        place = statement.options.value_span("evaluate_on")
+        raise UnknownColumn(
+            f"The table {statement.options['evaluate_on']} of evaluate_on has no column {name}, the {what}."
+            if what
+            else f"The table {statement.options['evaluate_on']} of evaluate_on has no column {name}.",
+            hint=did_you_mean(name, [one.name for one in columns], "columns"),
+        ).at(statement.source, place.start, len(place))
+    return column
+
+
+def _read_like(
+    statement: BuildModel | FitModel, reading: Reading, label: str, columns: list[Column]
+) -> tuple[Reading, Column]:
+    """How the table of ``evaluate_on`` is read, so that its rows are those of a snapshot.
+
+    Args:
+        statement: Has the options.
+        reading: How the training rows are read.
+        label: Their column of labels.
+        columns: Of the table.
+    """
+    if not isinstance(reading, TableReading):
+        text, truth = _columns(statement, columns)
+        return TextReading(text.name), truth
+    for feature in reading.features:
+        column = _column(statement, columns, feature.name, "")
+        if not feature.takes(column.type):
+            place = statement.options.value_span("evaluate_on")
+            raise ColumnTypeError(
+                f"Column {column.name} of {statement.options['evaluate_on']}, the table of evaluate_on, is "
+                f"{column.type}; in the query it is {feature.type}.",
+                hint="Make the table with the types of the query.",
+            ).at(statement.source, place.start, len(place))
+    truth = _column(statement, columns, label, "label_col")
+    if label_type_kept(statement) == "DOUBLE" and not is_number(truth):
+        place = statement.options.value_span("evaluate_on")
+        raise ColumnTypeError(
+            f"Column {truth.name} of {statement.options['evaluate_on']}, the table of evaluate_on, is "
+            f"{truth.type}, not a number.",
+            hint="Make the table with the types of the query.",
+        ).at(statement.source, place.start, len(place))
+    return reading, truth
+
+
+def _freeze_table(
+    statement: BuildModel | FitModel,
+    training_set: TrainingSet,
+    classes: list[str],
+    label_type: str,
+    runtime: Runtime,
+) -> Frozen:
+    """Keep the rows of the table of ``evaluate_on``, checked like training rows."""
+    table = str(statement.options["evaluate_on"])
+    place = statement.options.value_span("evaluate_on")
+    if not runtime.warehouse.exists(table):
+        known = [one.name for one in runtime.warehouse.tables()]
+        raise UnknownTable(
+            f"There is no table {table}, which evaluate_on names.", hint=did_you_mean(table, known, "tables")
+        ).at(statement.source, place.start, len(place))
+    with runtime.warehouse.read() as connection:
+        columns = describe(connection, quote(table))
+        reading, label = _read_like(statement, training_set.reading, training_set.label, columns)
+        if isinstance(reading, TableReading):
+            reading = asked_with(reading, columns, lambda: _categories(training_set, runtime))
+        type_ = label_type_kept(statement)
+        if type_ == "DOUBLE":
+            true = present_label(quote(label.name), label.type, numbers=True)
+        else:
+            true = class_of(quote(label.name), label.type, classes, label_type)
+        rows = training_rows(quote(table), reading, label, type_, true)
+        named = quote(training_set.label)
+        value = f"CASE WHEN {named} IS NOT NULL THEN '' END" if type_ == "DOUBLE" else named
+        counts: dict[str | None, int] = dict(
+            connection.execute(f"SELECT {value}, count(*) FROM ({rows}) GROUP BY 1 ORDER BY 1").fetchall()
+        )
+        strangers = [
+            f"{name}: {count:,}"
+            for name, count in counts.items()
+            if type_ != "DOUBLE" and name is not None and name not in classes
+        ]
+        problem = None
+        missing, hint = missing_words(label.name, label.type)
+        if not counts:
+            problem = TrainingDataError(
+                f"The table {table} of evaluate_on has no row"
+                + (" with a text." if isinstance(reading, TextReading) else "."),
+                hint="Without rows no version can be held against another.",
+            )
+        elif None in counts:
+            problem = TrainingDataError(
+                f"{counts[None]:,} rows of {table}, the table of evaluate_on, have {missing} in "
+                f"{label.name}.",
+                hint=hint.replace("Leave them out with", "Make the table without them:"),
+            )
+        elif strangers:
+            problem = TrainingDataError(
+                f"The table {table} of evaluate_on has labels that the training rows do not have "
+                f"({', '.join(strangers[:8])}).",
+                hint=f"The training rows have: {', '.join(classes[:12])}.",
+            )
+        if problem is not None:
+            raise problem.at(statement.source, place.start, len(place))
+        fingerprint = runtime.warehouse.fingerprint(connection, rows)
+        path = runtime.workspace.kept(f"{fingerprint}.parquet")
+        write_snapshot(connection, f"({rows})", path, reading.order)
+    return Frozen(path, fingerprint, sum(counts.values()), table)
+
+
+def _categories(training_set: TrainingSet, runtime: Runtime) -> dict[str, list[str]]:
+    """The values of each category among the training rows."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    names = [one["name"] for one in training_set.features if one["kind"] == "category"]
+    rows = pq.read_table(training_set.snapshot(runtime.workspace), columns=names)
+    return {name: pc.unique(rows.column(name)).drop_null().to_pylist() for name in names}
+
+
+def _freeze_held_out(
+    statement: BuildModel | FitModel, training_set: TrainingSet, own: Trained, runtime: Runtime
+) -> Frozen:
+    """Keep the rows that the training holds out."""
+    import duckdb
+    import pyarrow as pa
+
+    if own.held_out is None or not len(own.held_out):
+        given = "promote_if"
+        place = statement.options.value_span(given)
+        raise TrainingDataError(
+            f"{given} has no rows to judge by: the training rows are too few to hold some out.",
+            hint="Raise eval_fraction, or name a table by evaluate_on.",
+        ).at(statement.source, place.start, len(place))
+    with duckdb.connect() as connection:
+        connection.register("held_out", pa.table({"file_row_number": own.held_out}))
+        rows = (
+            f"{training_set.rows_sql(own.path)} "
+            "WHERE file_row_number IN (SELECT h.file_row_number FROM held_out h)"
+        )
+        fingerprint = runtime.warehouse.fingerprint(connection, rows)
+        path = runtime.workspace.kept(f"{fingerprint}.parquet")
+        write_snapshot(connection, f"({rows})", path, training_set.reading.order)
+    return Frozen(path, fingerprint, len(own.held_out), "those held out")
+
+
+def _leak(frozen: Frozen, reading: Reading, memory: Memory) -> Leak:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        return rows_seen(connection, f"read_parquet({literal(str(frozen.path))})", reading, memory)
+
+
+@contextmanager
+def _staged(frozen: Frozen, training_set: TrainingSet, runtime: Runtime) -> Iterator[Stage]:
+    """The kept rows as a stage of their own."""
+    import duckdb
+
+    with scratch_database(runtime.workspace.snapshots) as path, duckdb.connect(str(path)) as connection:
+        connection.execute(f"CREATE TABLE rows AS {training_set.rows_sql(frozen.path)}")
+        yield Stage(connection, describe(connection, "rows"), str(path), frozen.rows)

@@ -1,0 +1,1 @@
+"""Files and tables: COPY, CREATE TABLE … AS, and what EXPECT checks of them."""

@@ -1,0 +1,1 @@
+"""Statements and commands that materialize nothing: they list, describe, compare, check and remove."""

@@ -1,0 +1,521 @@
+"""A statement bound to a workspace: the entries it defines, checked against what is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from thano_assets.assets.models.bases import asked_of_base, check_models
+from thano_assets.catalog import Entry, EntryKind, entry_of
+from thano_assets.catalog.entries import (
+    PREBUILT_NAME,
+    PREBUILT_NAMES,
+    nested_entries,
+    nested_names,
+    query_of,
+)
+from thano_assets.catalog.overlay import Entries, Overlay
+from thano_assets.errors import (
+    InvalidOption,
+    NameExists,
+    QueryError,
+    ThanoError,
+    UnknownModel,
+    UnsupportedStatement,
+    did_you_mean,
+)
+from thano_assets.graph import Graph
+from thano_assets.graph.build import Key, check_reads, model_ref, names_read, prebuilt_entry
+from thano_assets.sql.base_names import is_media_model
+from thano_assets.sql.cursor import LONGEST_NAME, file_name_size
+from thano_assets.sql.grammar import MEDIA_REFUSAL, STATEMENT_SPECS
+from thano_assets.sql.reads import tables_read
+from thano_assets.sql.statements import (
+    BuildModel,
+    Convert,
+    Copy,
+    CreateTableAs,
+    Evaluate,
+    Expect,
+    ExplainPredict,
+    FitModel,
+    GetThanosql,
+    ModelRef,
+    Plan,
+    Predict,
+    Query,
+    QueryStatement,
+    Search,
+    Statement,
+    UploadModel,
+)
+
+if TYPE_CHECKING:
+    from thano_assets.assets.runtime import Runtime
+    from thano_assets.resources.warehouse import Column
+    from thano_assets.resources.workspace import Workspace
+
+_MODEL_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|%]{1,200}")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A statement that materializes something.
+
+    Attributes:
+        statement: The statement.
+        entries: What the catalog keeps of it: the entries of nested statements, then its own.
+        graph: The catalog's graph with these entries in it.
+        targets: Keys of the assets to make, in order; the last is the statement's own answer.
+    """
+
+    statement: Statement
+    entries: list[Entry]
+    graph: Graph
+    targets: list[Key]
+
+
+def check_served(statement: Statement) -> None:
+    """Check that this version runs the statement, everything nested in it, and all its options.
+
+    Raises:
+        UnsupportedStatement: it is legal, and not there yet.
+    """
+    for part in parts(statement):
+        if not STATEMENT_SPECS[part.option_kind].available:
+            raise UnsupportedStatement(
+                f"{part.option_kind} is part of the language, but this version does not run it yet.",
+                hint="What it runs is listed in docs/language.md.",
+            ).at(part.source, part.span.start, len(part.kind))
+        if isinstance(part, Search) and part.what == "TEXT" and part.options.get("search_input") is None:
+            raise InvalidOption(
+                "SEARCH TEXT has no search_input.",
+                hint="Say what to search for: OPTIONS (search_input='a boring film', …).",
+            ).at(part.source, part.span.start, len(part.kind))
+        for name in part.options.unavailable():
+            span = part.options.place(name)
+            raise UnsupportedStatement(
+                f"Option {name} is part of the language, but this version does not act on it yet.",
+                hint="Leave it out.",
+            ).at(part.source, span.start, span.end - span.start)
+
+
+def check_files(statement: Statement, workspace: Workspace) -> None:
+    """Check that the queries of a statement read no file but those that COPY may read.
+
+    DuckDB itself lets a query read its own database file and the snapshots, whatever its settings.
+
+    Raises:
+        QueryError: one does, or what it reads is told only when it runs.
+    """
+    from thano_assets.resources.files import may_be_read
+
+    for part in parts(statement):
+        query = query_of(part)
+        place: Callable[[int], int]
+        if query is not None:
+            rendered = query.render(nested_names(query))
+            text, place = rendered.text, rendered.to_source
+        elif isinstance(part, Expect):
+            before = "SELECT * FROM t WHERE "
+            start = part.condition_span.start - len(before)
+            text, place = before + part.condition_span.slice(part.source), start.__add__
+        else:
+            continue
+        for read in tables_read(text).files:
+            if not may_be_read(workspace, read.path_or_function):
+                raise QueryError(
+                    f"A query may not read {read.path_or_function}.",
+                    hint="COPY table FROM 'path' brings in files of the data folder; queries read tables.",
+                ).at(part.source, max(part.span.start, place(max(read.offset, 0))))
+
+
+def parts(statement: Statement) -> Iterator[Statement]:
+    """The statement and every statement inside it."""
+    yield statement
+    if isinstance(statement, Plan):
+        yield from parts(statement.statement)
+    if isinstance(statement, CreateTableAs) and isinstance(statement.body, Statement):
+        yield from parts(statement.body)
+        return
+    query = query_of(statement)
+    for nested in query.nested if query else ():
+        yield from parts(nested.statement)
+
+
+def bind(
+    statement: Statement,
+    catalog: Entries,
+    known_models: Iterable[str],
+    present: Iterable[str] | None = None,
+    *,
+    own: Entry | None = None,
+) -> Bound:
+    """Find what the statement defines and check that what it reads exists.
+
+    Args:
+        statement: The statement.
+        catalog: What was defined before.
+        known_models: Models of the registry.
+        present: Tables of the warehouse; a bare query then makes the defined ones that are missing there.
+        own: What the statement defines, where that is not what it says by itself.
+
+    Raises:
+        UnknownTable, UnknownModel, UnknownBaseModel: it reads what nobody makes.
+        UnsupportedStatement: a base model where a classifier is meant, or the other way round.
+        QueryError: it would read its own result.
+    """
+    new = nested_entries(statement)
+    targets = [(entry.kind.value, entry.name) for entry in new]
+    own = own or _own_entry(statement, catalog)
+    if own is not None:
+        new.append(own)
+        targets.append((own.kind.value, own.name))
+    known = set(known_models)
+    for ref in _model_refs(statement):
+        unknown = ref.name.casefold() not in {name.casefold() for name in known}
+        if ref.name.casefold() == PREBUILT_NAME and unknown and catalog.model(ref.name) is None:
+            new.insert(0, prebuilt_entry())
+    before = Overlay(catalog)
+    before.put(new)
+    graph = Graph.around(new, before, names_read(statement))
+    known.update(catalog.names(EntryKind.MODEL))
+    tables = catalog.names(*(kind for kind in EntryKind if kind.is_relation))
+    check_reads(statement, graph, known, tables)
+    for part in parts(statement):
+        check_models(part, before, known)
+    if own is not None:
+        _check_not_circular(statement, own, graph)
+    if isinstance(statement, QueryStatement) and present is not None:
+        there = {name.casefold() for name in present}
+        missing = [key for key in graph.query_reads(statement.query) if key[1].casefold() not in there]
+        targets.extend(key for key in missing if key not in targets)
+    return Bound(statement, list(dict.fromkeys(new)), graph, list(dict.fromkeys(targets)))
+
+
+def _own_entry(statement: Statement, catalog: Entries) -> Entry | None:
+    own = entry_of(statement)
+    if own is None or own.kind is EntryKind.CHECK:
+        return None
+    if not isinstance(statement, Copy) or statement.mode != "append":
+        return own
+    before = catalog.relation(own.name)
+    return own if before is None else Entry(before.kind, before.name, before.text + own.text)
+
+
+def _model_refs(statement: Statement) -> Iterator[ModelRef]:
+    for part in parts(statement):
+        if isinstance(part, (Predict, ExplainPredict, Evaluate, Convert, Search)):
+            if (ref := model_ref(part)) is not None:
+                yield ref
+        elif isinstance(part, FitModel):
+            yield part.parent
+
+
+def _check_not_circular(statement: Statement, own: Entry, graph: Graph) -> None:
+    error: ThanoError | None = None
+    query = query_of(statement)
+    if query is None or isinstance(statement, FitModel):
+        return
+    key = (own.kind.value, own.name)
+    if key in graph.query_reads(query):
+        error = QueryError(
+            f"{own.name} would be made from itself.",
+            hint="A table can be made again from its statement at any time: give the result another name.",
+        )
+    elif own in graph.broken:
+        error = graph.broken[own]
+        error.hint = "Give the result another name."
+    if error is not None:
+        raise error.at(statement.source, query.span.start)
+
+
+def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
+    """Find what can be found before any work starts: names taken, files, columns, base models.
+
+    Args:
+        bound: The statement.
+        runtime: The workspace's resources.
+        again: Whether the name is taken by this very definition, which a plan found to be out of date.
+
+    Raises:
+        NameExists: and overwriting was not asked for.
+        UnknownModel: a version or alias that the model does not have.
+        PathRefused, DataFileError: COPY's file, or UPLOAD MODEL's folder.
+        UnknownColumn, ColumnTypeError, InvalidOption: options that do not fit the query.
+        UnknownBaseModel, BaseModelUnavailable: ``USING`` names no base model, or one that cannot be had now.
+        UnsupportedStatement: a base model where a classifier is meant, or the other way round.
+    """
+    from thano_assets.assets.predictions.scoring import answering_version
+
+    statement = bound.statement
+    check_names(bound, runtime, again=again)
+    if isinstance(statement, Copy):
+        _check_source(statement, runtime)
+    if isinstance(statement, UploadModel):
+        from thano_assets.resources import uploads
+
+        try:
+            uploads.find(runtime.workspace, statement.path)
+        except ThanoError as error:
+            raise error.at(statement.source, statement.path_span.start, len(statement.path_span)) from None
+    if isinstance(statement, BuildModel):
+        _check_base(statement, bound, runtime)
+    if isinstance(statement, (BuildModel, FitModel)):
+        from thano_assets.assets.models.pretrained_models import pretraining_settings
+        from thano_assets.assets.models.trainers import trainer_of
+
+        try:
+            if isinstance(statement, BuildModel) and statement.pretrains:
+                pretraining_settings(statement)
+            else:
+                trainer_of(statement).settings(statement)
+        except ThanoError as error:
+            raise error.at(statement.source, statement.span.start) from None
+        if statement.options.get("evaluate_on") is not None:
+            from thano_assets.assets.models.promotion import check_evaluation_table
+
+            check_evaluation_table(statement, runtime)
+    for part in parts(statement):
+        if isinstance(part, (Predict, ExplainPredict, Evaluate)):
+            if part.model.version or part.model.alias:
+                answering_version(part, runtime)
+            elif (champion := runtime.registry.champion(part.model.name)) is not None and champion.is_base:
+                raise asked_of_base(part)
+        _check_purpose(part, bound, runtime)
+        if isinstance(part, (Convert, Search)):
+            _check_embedding(part, runtime)
+        _check_columns(part, bound, runtime)
+
+
+def _check_base(statement: BuildModel, bound: Bound, runtime: Runtime) -> None:
+    """Check that the base can be had; one that is built in the same run is there by then."""
+    from thano_assets.assets.models.bases import base_of
+
+    key = bound.graph.base_key(statement)
+    if key in bound.graph.nodes and runtime.registry.champion(statement.base) is None:
+        return
+    try:
+        base_of(statement, runtime.registry, runtime.workspace)
+    except ThanoError as error:
+        raise error.at(statement.source, statement.base_span.start, len(statement.base)) from None
+
+
+def _check_purpose(part: Statement, bound: Bound, runtime: Runtime) -> None:
+    """Check that a statement about texts does not ask a model of tables, be it trained or only planned."""
+    from thano_assets.assets.predictions.scoring import refuse_tables
+
+    ref = model_ref(part)
+    if ref is None or not isinstance(part, (ExplainPredict, Convert, Search, FitModel)):
+        return
+    if _task(ref, bound, runtime) is not None:
+        refuse_tables(part, str(ref))
+
+
+def _task(ref: ModelRef, bound: Bound, runtime: Runtime) -> str | None:
+    """What a model of tables predicts; ``None`` of a model of texts, and where nobody knows yet."""
+    if planned := _planned(ref, bound):
+        return planned.task if isinstance(planned, BuildModel) else None
+    version = runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
+    if version is not None:
+        return version.task
+    key = bound.graph.model_key(ref.name)
+    statement = bound.graph.nodes[key].entry.statement if key in bound.graph.nodes else None
+    return statement.task if isinstance(statement, BuildModel) else None
+
+
+def _planned(ref: ModelRef, bound: Bound) -> Statement | None:
+    """The statement that makes the model anew before it is asked."""
+    key = bound.graph.model_key(ref.name)
+    if key is None or key not in bound.targets or ref.version is not None or ref.alias:
+        return None
+    return bound.graph.nodes[key].entry.statement if key in bound.graph.nodes else None
+
+
+def _check_embedding(part: Convert | Search, runtime: Runtime) -> None:
+    """Check that the model can be had, as far as that can be known before the run."""
+    from thano_assets.assets.predictions.embedders import EmbeddingModel
+
+    if model_ref(part) is None or part.model.version or part.model.alias:
+        EmbeddingModel.of(part, runtime)
+
+
+def check_names(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
+    """Check that what the statement makes may have its name.
+
+    Args:
+        bound: The statement.
+        runtime: The workspace's resources.
+        again: Whether the name is there from a definition that may be replaced.
+
+    Raises:
+        NameExists: and overwriting was not asked for.
+        InvalidOption: no model can be called that.
+    """
+    statement = bound.statement
+    match statement:
+        case Copy():
+            # A table that no statement makes cannot be appended to: it would be replaced by the new rows.
+            unknown = statement.mode == "append" and len(bound.entries[-1].statements) == 1
+            allowed = again or (statement.mode != "fail" and not unknown)
+            _check_free(statement, statement.table, runtime, allowed=allowed)
+        case CreateTableAs():
+            _check_free(statement, statement.name, runtime, allowed=statement.or_replace or again)
+        case BuildModel() | FitModel() | UploadModel():
+            _check_model_name(statement, statement.name, statement.name_span.start)
+            _check_model_free(statement, statement.name, runtime, allowed=again)
+        case GetThanosql():
+            name = bound.entries[-1].name
+            if statement.name.casefold() not in PREBUILT_NAMES:
+                raise _unknown_prebuilt(statement)
+            _check_model_name(statement, name, statement.span.start)
+            _check_model_free(statement, name, runtime, allowed=again)
+
+
+def _unknown_prebuilt(statement: GetThanosql) -> ThanoError:
+    """The error for GET THANOSQL MODEL of a model that there is none of."""
+    error: ThanoError
+    if is_media_model(statement.name):
+        error = UnsupportedStatement(f"{statement.name} is not a model for text.", hint=MEDIA_REFUSAL)
+    else:
+        error = UnknownModel(
+            f"There is no pre-built model {statement.name}.",
+            hint=did_you_mean(statement.name, PREBUILT_NAMES, "pre-built models"),
+        )
+    return error.at(statement.source, statement.name_span.start, len(statement.name_span))
+
+
+def _check_free(statement: Copy | CreateTableAs, name: str, runtime: Runtime, *, allowed: bool) -> None:
+    if allowed or not runtime.warehouse.exists(name):
+        return
+    span = statement.table_span if isinstance(statement, Copy) else statement.name_span
+    hint = (
+        "Its statement is gone from the catalog: OPTIONS (overwrite=True) replaces it."
+        if isinstance(statement, Copy) and statement.mode == "append"
+        else "OPTIONS (overwrite=True) replaces it, OPTIONS (if_exists='append') adds to it."
+        if isinstance(statement, Copy)
+        else "CREATE OR REPLACE TABLE replaces it."
+    )
+    raise NameExists(f"The table {name} exists already.", hint=hint).at(
+        statement.source, span.start, span.end - span.start
+    )
+
+
+def _check_model_free(
+    statement: BuildModel | FitModel | UploadModel | GetThanosql,
+    name: str,
+    runtime: Runtime,
+    *,
+    allowed: bool,
+) -> None:
+    versions = runtime.registry.versions(name)
+    makes_base = isinstance(statement, BuildModel) and statement.pretrains
+    if versions and versions[-1].is_base is not makes_base:
+        other = versions[-1].kind
+        regresses = isinstance(statement, BuildModel) and statement.task == "regression"
+        this = "base model" if makes_base else "regressor" if regresses else "classifier"
+        raise NameExists(
+            f"{name} is a {other} (version {versions[-1].version}), so it cannot become a {this}.",
+            hint=f"Give the {this} another name, or DELETE MODEL {name} first.",
+        ).at(statement.source, statement.name_span.start, len(name))
+    if versions and not allowed and not statement.options.value("overwrite"):
+        newest = max(int(version.version) for version in versions)
+        raise NameExists(
+            f"The model {name} exists already (version {newest}).",
+            hint="OPTIONS (overwrite=True) adds a version; no version is ever erased by it.",
+        ).at(statement.source, statement.name_span.start, len(name))
+
+
+def _check_model_name(statement: Statement, name: str, offset: int) -> None:
+    if not _MODEL_NAME.fullmatch(name) or name.startswith(".") or file_name_size(name) > LONGEST_NAME:
+        raise InvalidOption(
+            f"{name!r} cannot be the name of a model.",
+            hint="Use letters, digits, '_', '-' and blanks, at most 200 of them.",
+        ).at(statement.source, offset, len(name))
+
+
+def _check_source(statement: Copy, runtime: Runtime) -> None:
+    from thano_assets.assets.tables.copies import source_of
+
+    try:
+        source_of(statement, runtime.workspace)
+    except ThanoError as error:
+        raise error.at(
+            statement.source,
+            statement.source_span.start,
+            statement.source_span.end - statement.source_span.start,
+        ) from None
+
+
+def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
+    """Bind the part's query in DuckDB and check the columns that its options name.
+
+    Where a table that it reads has yet to be made, the check waits for the run.
+    """
+    from thano_assets.assets.tables.queries import located, prepare, refuse_twice
+    from thano_assets.resources.warehouse import describe
+
+    query = query_of(part)
+    if query is None or (isinstance(part, CreateTableAs) and not isinstance(part.body, Query)):
+        return
+    made = {name for _, name in bound.targets}
+    with runtime.warehouse.read() as connection:
+        present = {
+            row[0].casefold()
+            for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+        }
+        for key in bound.graph.query_reads(query):
+            if key[1].casefold() not in present or (key[1] in made and key != bound.targets[-1]):
+                return
+        with located(query):
+            columns = describe(connection, prepare(query, connection, runtime))
+            refuse_twice(columns, query)
+    if isinstance(part, (Predict, ExplainPredict, Evaluate)):
+        _check_asked(part, columns, bound, runtime)
+    else:
+        check_columns(part, columns, runtime)
+
+
+def _check_asked(
+    part: Predict | ExplainPredict | Evaluate, columns: list[Column], bound: Bound, runtime: Runtime
+) -> None:
+    """Check the columns of a query against the model that is asked about them, as far as it is known."""
+    from thano_assets.assets.models.features import asked_columns, truth_column
+    from thano_assets.assets.predictions.predictions import added_columns
+    from thano_assets.assets.tables.queries import find_column, refuse_column, text_column
+
+    ref = part.model
+    known = None
+    if _planned(ref, bound) is None:
+        known = runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
+    if known is not None:
+        asked_columns(part, known, columns)
+        truth_column(part, known, columns)
+    elif _task(ref, bound, runtime) is None:
+        made = _planned(ref, bound)
+        own = made.options.filled() if isinstance(made, (BuildModel, FitModel)) else {}
+        text_column(columns, part, own.get("text_col"))
+        if isinstance(part, Evaluate) or part.options.get("label_col"):
+            find_column(columns, part, "label_col", own.get("label_col"))
+    if not isinstance(part, Evaluate):
+        refuse_column(columns, part, added_columns(part, known))
+
+
+def check_columns(part: Statement, columns: list[Column], runtime: Runtime) -> None:
+    """Check the columns of a part's query against the part's options."""
+    from thano_assets.assets.models.features import training_columns
+    from thano_assets.assets.models.promotion import check_evaluation_table
+    from thano_assets.assets.predictions import searches
+    from thano_assets.assets.tables.queries import refuse_column, text_column
+
+    match part:
+        case BuildModel() | FitModel():
+            training_columns(part, columns)
+            check_evaluation_table(part, runtime, columns)
+        case Convert():
+            text_column(columns, part)
+            refuse_column(columns, part, [str(part.options.value("result_col"))])
+        case Search():
+            searches.check_columns(part, columns, runtime)
