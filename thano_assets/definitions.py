@@ -14,9 +14,9 @@ import dagster as dg
 
 from thano_assets.catalog import catalog_of
 from thano_assets.graph import Graph
+from thano_assets.interfaces.dagster_jobs import jobs
 from thano_assets.orchestration import alerts
 from thano_assets.orchestration.factory import build_definitions
-from thano_assets.orchestration.jobs import jobs
 from thano_assets.orchestration.resources import resources_for
 from thano_assets.orchestration.schedules import file_marks, schedules, watchers
 from thano_assets.planning.observation import observed

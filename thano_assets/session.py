@@ -183,7 +183,7 @@ class Session:
 
         Any other exception stays what it is.
         """
-        from thano_assets.resources.damage import damages
+        from thano_assets.commands.damage import damages
         from thano_assets.system import no_space
 
         if isinstance(error, WorkspaceError):
@@ -270,7 +270,7 @@ class Session:
             case Plan():
                 return self._plan([statement.statement], statement.text, Mode.BY_HAND)
             case ListItems():
-                from thano_assets.commands.listings import listing
+                from thano_assets.assets.listings import listing
 
                 rows = listing(statement.what, self._runtime)
                 return Result(
@@ -425,7 +425,7 @@ class Session:
             )
 
     def _show_create(self, statement: ShowCreate) -> Result:
-        from thano_assets.commands.listings import creation
+        from thano_assets.commands.statements import creation
 
         rows = creation(statement, self.catalog, self._runtime)
         return Result.of(statement.kind, statement.text, rows)
@@ -481,7 +481,7 @@ class Session:
             yield ScriptPlanner(self._runtime, self.catalog, workbench, observer, names)
 
     def _plan(self, statements: Sequence[Statement], text: str, mode: Mode) -> Result:
-        from thano_assets.commands.listings import planned_rows
+        from thano_assets.commands.statements import planned_rows
 
         with self._script_planner() as planner:
             rows = planned_rows(planner.plan(statements, mode), planner)

@@ -14,8 +14,8 @@ from thano_assets.assets.tables import tables
 from thano_assets.errors import BaseModelUnavailable, DataFileError, InvalidOption
 from thano_assets.graph import Graph
 from thano_assets.orchestration import alerts, factory
+from thano_assets.orchestration.materialization import due
 from thano_assets.planning import plan
-from thano_assets.planning.workspace_state import due
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 from thano_assets.sql import parse

@@ -10,9 +10,9 @@ import pytest
 
 from tests.session.conftest import copied, made_once, write_rows
 from thano_assets.graph import Graph
+from thano_assets.interfaces.dagster_jobs import jobs
 from thano_assets.orchestration import run_tags
 from thano_assets.orchestration.factory import build_definitions, op_name
-from thano_assets.orchestration.jobs import jobs
 from thano_assets.orchestration.resources import resources_for
 from thano_assets.planning.kept_options import with_options
 from thano_assets.planning.observation import observed

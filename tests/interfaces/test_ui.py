@@ -22,6 +22,7 @@ from tests.interfaces.conftest import environment
 from thano_assets.errors import WorkspaceError
 from thano_assets.interfaces import processes, ui
 from thano_assets.interfaces.processes import HOST, Group, Service, is_free, responds
+from thano_assets.orchestration.running_ui import running
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
 
@@ -167,7 +168,7 @@ def test_a_second_one_says_where_the_first_is(
     assert str(told["mlflow"]) in done.stdout
     from thano_assets.resources.workspace import Workspace
 
-    assert ui.running(Workspace(workspace)) == told
+    assert running(Workspace(workspace)) == told
 
 
 # ---------------------------------------------------------------- its parts, with small servers
@@ -268,6 +269,6 @@ def test_an_address_whose_writer_is_gone_is_not_believed(tmp_path: Path) -> None
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
     (workspace.dagster_home / "ui.json").write_text(json.dumps({"dagster": "x", "pid": gone.pid}))
-    assert ui.running(workspace) is None
+    assert running(workspace) is None
     (workspace.dagster_home / "ui.json").write_text("{")
-    assert ui.running(workspace) is None
+    assert running(workspace) is None

@@ -17,10 +17,11 @@ from tests.session.test_processes import BUILD
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import catalog_of
 from thano_assets.commands import doctor
+from thano_assets.commands.damage import damages
 from thano_assets.commands.housekeeping import leftovers, remove, usage
 from thano_assets.errors import ThanoError, WorkspaceError
 from thano_assets.learning import answering
-from thano_assets.resources.damage import back_up, backup_of, damages
+from thano_assets.resources.backup import back_up, backup_of
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 

@@ -7,7 +7,6 @@ A check has one of three states: ``ok``; ``note`` for what is worth knowing but 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -15,17 +14,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thano_assets import __version__
+from thano_assets.commands.damage import damages
 from thano_assets.errors import ThanoError, WorkspaceError
-from thano_assets.resources.damage import damages
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from thano_assets.resources.packaged import PackagedEncoder
     from thano_assets.resources.workspace import Workspace
 
@@ -46,23 +42,6 @@ class Check:
     state: str
     found: str
     advice: str = ""
-
-
-def main(workspace: str | None, format_: str) -> bool:
-    """Print the report as ``'table'`` or ``'json'``; returns whether statements can run."""
-    from thano_assets.interfaces.render import console_for
-
-    console = console_for(sys.stdout)
-    if format_ == "json":
-        checks = list(examine(workspace))
-        found = {"sound": is_sound(checks), "checks": [asdict(check) for check in checks]}
-        print(json.dumps(found, ensure_ascii=False, indent=1))
-        return is_sound(checks)
-    status = console_for(sys.stderr)
-    with status.status("Looking at this machine…"):
-        checks = list(examine(workspace))
-    show(checks, console)
-    return is_sound(checks)
 
 
 def repair(workspace: str | None, say: Callable[[str], None]) -> None:
@@ -100,38 +79,13 @@ def examine(workspace: str | None) -> Iterator[Check]:
             yield Check("workspace", "problem", error.message, error.hint or "")
 
 
-def show(checks: list[Check], console: Console) -> None:
-    """One line a check, its advice below it, and a closing sentence."""
-    from rich.text import Text
-
-    from thano_assets.interfaces.render import count
-
-    marks = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "bold red")}
-    column = max(len(check.name) for check in checks) + 2
-    for check in checks:
-        mark, style = marks[check.state]
-        line = Text.assemble((f"{mark:<9}", style), (f"{check.name:<{column}}", "bold"), check.found)
-        console.print(line, soft_wrap=True)
-        if check.advice:
-            console.print(Text(" " * (9 + column) + "→ " + check.advice, style="dim"), soft_wrap=True)
-    problems = sum(check.state == "problem" for check in checks)
-    if problems:
-        words = Text(f"\n{count(problems, 'problem')}: see the advice above.", style="bold red")
-    else:
-        words = Text("\nEverything needed is there.", style="bold green")
-    console.print(words)
-
-
-# ---------------------------------------------------------------- checks
-
-
 def _versions() -> Iterator[Check]:
     python = platform.python_version()
     if sys.version_info[:2] < OLDEST_PYTHON:
         yield Check("python", "problem", python, "Use Python 3.11 or newer.")
     else:
         yield Check("python", "ok", f"{python} ({sys.executable})")
-    yield Check("thano", "ok", __version__)
+    yield Check("thano", "ok", importlib.metadata.version("thano-assets"))
     for library in LIBRARIES:
         try:
             yield Check(library, "ok", importlib.metadata.version(library))
@@ -268,7 +222,7 @@ def _answers(workspace: Workspace) -> Check:
 
 
 def _pages(workspace: Workspace) -> Iterator[Check]:
-    from thano_assets.interfaces.ui import running
+    from thano_assets.orchestration.running_ui import running
 
     told = running(workspace)
     if told is not None:

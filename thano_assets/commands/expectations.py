@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thano_assets.assets.runtime import CheckOutcome, Runtime
+from thano_assets.assets.tables.checks import checks_to_drop
 from thano_assets.catalog import Catalog, Entry, EntryKind, entry_of
 from thano_assets.errors import UnknownExpectation, UnknownTable, did_you_mean
 from thano_assets.graph import NodeKind
@@ -75,7 +76,7 @@ def drop(statement: DropExpect, runtime: Runtime, runner: Runner, catalog: Catal
     kept = catalog.expectations(statement.table)
     if not kept:
         _check_table(statement, runtime, catalog)
-    wanted = meant(statement, kept)
+    wanted = checks_to_drop(statement, kept)
     if not wanted:
         span = statement.condition_span
         listed = "; ".join(_condition(entry) for entry in kept)
@@ -95,21 +96,6 @@ def drop(statement: DropExpect, runtime: Runtime, runner: Runner, catalog: Catal
         statement.text,
         f"{counted(len(wanted), 'expectation')} of {statement.table} dropped",
     )
-
-
-def meant(statement: DropExpect, kept: list[Entry]) -> list[Entry]:
-    """Those of ``kept``, the table's expectations, that the statement gives up."""
-    if statement.condition_span is None:
-        return kept
-    asked = Expect(
-        source=statement.source,
-        span=statement.span,
-        options=statement.options,
-        condition_span=statement.condition_span,
-        table=statement.table,
-        table_span=statement.table_span,
-    )
-    return [entry for entry in kept if entry.statement.canonical() == asked.canonical()]
 
 
 def forget(table: str, catalog: Catalog) -> int:

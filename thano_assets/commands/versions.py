@@ -253,6 +253,7 @@ def rebuild(statement: RebuildModel, runtime: Runtime, runner: Runner, catalog: 
         BaseModelUnavailable: no source has the base model now.
     """
     from thano_assets.assets.models import replay
+    from thano_assets.orchestration.metadata import observe_replay
 
     version = _version(statement, statement.version, runtime)
     try:
@@ -263,7 +264,7 @@ def rebuild(statement: RebuildModel, runtime: Runtime, runner: Runner, catalog: 
         if error.text != statement.source:  # it is about the old statement's text, which nobody wrote now
             error.line = error.column = error.text = None
         raise error.at(statement.source, statement.name_span.start, len(statement.name_span))  # noqa: B904
-    replay.observe(runner.instance, report, runtime.registry.run_url(report.run_id))
+    observe_replay(runner.instance, report, runtime.registry.run_url(report.run_id))
     result = Result.of(statement.kind, statement.text, report.table())
     result.summary, result.mlflow_run_id = report.sentence, report.run_id
     if not report.equal:

@@ -280,12 +280,13 @@ def doctor(settings: Settings, format_: str, repair: bool) -> None:
 
     The exit code is 1 only if something keeps statements from running.
     """
-    from thano_assets.commands import doctor as checks
+    from thano_assets.commands.doctor import repair as mend
+    from thano_assets.interfaces.doctor import report
 
     with stoppable():
         if repair:
-            checks.repair(settings.workspace, lambda text: click.echo(text, err=True))
-        sound = checks.main(settings.workspace, format_)
+            mend(settings.workspace, lambda text: click.echo(text, err=True))
+        sound = report(settings.workspace, format_)
     click.get_current_context().exit(0 if sound else 1)
 
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from thano_assets.errors import WorkspaceError
 from thano_assets.interfaces.processes import HOST, START_SECONDS, Group, Service, is_free
 from thano_assets.resources.dagster_home import update_dagster_yaml, update_workspace_yaml
-from thano_assets.system import process_alive
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
@@ -79,16 +78,6 @@ def serve(
                 group.stop()
                 if verbose:
                     group.follow()
-
-
-def running(workspace: Workspace) -> dict[str, str | int] | None:
-    """What ``ui.json`` says (``dagster`` and ``mlflow``: addresses; ``location``; ``pid``), if true now."""
-    try:
-        told = json.loads((Path(workspace.dagster_home) / "ui.json").read_text(encoding="utf-8"))
-        alive = process_alive(int(told["pid"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return dict(told) if alive else None
 
 
 def _attend(

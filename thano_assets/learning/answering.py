@@ -140,7 +140,7 @@ def refuse_nan(outputs: np.ndarray) -> None:
 
 def no_model(folder: Path, kind: str) -> UnknownModel:
     """Why a folder cannot be loaded as a ``kind`` of model: the file that is missing or broken, if one is."""
-    from ..resources.damage import folder_damage
+    from .model_folder import folder_damage
 
     if wrong := folder_damage(folder):
         return UnknownModel(

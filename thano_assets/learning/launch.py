@@ -26,7 +26,7 @@ from ..errors import InvalidOption, TrainingStopped
 from ..progress import Progress, Task
 
 if TYPE_CHECKING:
-    from ..resources.base_models import ResolvedBase
+    from .base_model import BaseModel
     from .loop import OnMetrics
 
 _Result = TypeVar("_Result", covariant=True)
@@ -59,7 +59,7 @@ class Job(Protocol[_Result]):
     """A training that can be pickled."""
 
     @property
-    def base(self) -> ResolvedBase:
+    def base(self) -> BaseModel:
         """The base model."""
 
     def run(self, progress: Progress, on_metrics: OnMetrics) -> _Result:

@@ -28,14 +28,15 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ..errors import TrainingDataError
 from ..progress import Progress
-from ..resources.base_models import ResolvedBase
-from ..resources.packaged import new_folder, pooling_layer
 from . import device as places
+from .base_model import BaseModel
 from .checkpoint import Checkpoints, training_identity
 from .encode import Encoder, limit, padded, shuffled_batches
 from .launch import run_in_processes, wanted_processes
 from .loop import OnMetrics
+from .model_folder import new_folder
 from .optim import rate_factor
+from .pooling_layer import pooling_layer
 from .process_group import ProcessGroup
 from .quiet import quiet_transformers
 from .recipes import Recipe
@@ -91,7 +92,7 @@ class PretrainingResult:
 
 def pretrain(
     texts: pa.ChunkedArray | pa.Array | Sequence[str],
-    base: ResolvedBase,
+    base: BaseModel,
     settings: PretrainingSettings,
     *,
     output_dir: Path,
@@ -132,7 +133,7 @@ class PretrainingJob:
     """The arguments of :func:`pretrain`, fit to be handed to other processes."""
 
     texts: list[str]
-    base: ResolvedBase
+    base: BaseModel
     settings: PretrainingSettings
     output_dir: Path
     checkpoint_dir: Path | None
@@ -160,7 +161,7 @@ class _Pretraining:
     """One pre-training: its windows, models and judge."""
 
     def __init__(
-        self, texts: list[str], base: ResolvedBase, settings: PretrainingSettings, progress: Progress
+        self, texts: list[str], base: BaseModel, settings: PretrainingSettings, progress: Progress
     ) -> None:
         self.texts, self.base, self.settings, self.progress = texts, base, settings, progress
         self.source = base.folder(progress)

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 
 from ..progress import Progress
-from ..resources.base_models import ResolvedBase
+from .base_model import BaseModel
 from .encode import Encoder
 from .settings import TrainingSettings, TuningSettings
 from .train import recipe_and_encoder
@@ -91,7 +91,7 @@ class Space:
 
 def space_of(
     texts: Sequence[str],
-    base: ResolvedBase,
+    base: BaseModel,
     settings: TrainingSettings,
     wanted: TuningSettings,
     init_dir: Any,

@@ -20,9 +20,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from ..errors import TrainingDataError
 from ..progress import Progress
-from ..resources.base_models import ResolvedBase
-from ..resources.packaged import new_folder
 from . import device as places
+from .base_model import BaseModel
 from .baseline import linear_baseline, majority_accuracy
 from .calibration import at_temperature, fit_temperature, scale_head
 from .checkpoint import Checkpoints, training_identity
@@ -33,6 +32,7 @@ from .infer import batch_tensors, logits_by_batch, softmax
 from .launch import run_in_processes, wanted_processes
 from .loop import OnMetrics, Rows, balanced_weights, fit
 from .metrics import class_indices, confusion, scores
+from .model_folder import new_folder
 from .process_group import ProcessGroup
 from .quiet import quiet_transformers
 from .recipes import Recipe, recipe_for
@@ -91,7 +91,7 @@ def train(
     texts: pa.ChunkedArray | pa.Array | Sequence[str],
     labels: Sequence[str],
     classes: Sequence[str],
-    base: ResolvedBase,
+    base: BaseModel,
     settings: TrainingSettings,
     *,
     output_dir: Path | None,
@@ -139,7 +139,7 @@ class TrainingJob:
     texts: list[str]
     labels: Sequence[str]
     classes: list[str]
-    base: ResolvedBase
+    base: BaseModel
     settings: TrainingSettings
     output_dir: Path | None
     checkpoint_dir: Path | None
@@ -161,7 +161,7 @@ class TrainingJob:
 
 
 def recipe_and_encoder(
-    base: ResolvedBase, settings: TrainingSettings, init_dir: Path | None, progress: Progress
+    base: BaseModel, settings: TrainingSettings, init_dir: Path | None, progress: Progress
 ) -> tuple[Recipe, Encoder, int]:
     """How a training with these settings goes and how it reads a text, and the most tokens it could read."""
     source = init_dir or base.folder(progress)

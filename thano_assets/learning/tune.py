@@ -25,8 +25,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ..errors import TrainingDataError
 from ..progress import Progress, Task
-from ..resources.base_models import ResolvedBase
 from ..system import write_atomically
+from .base_model import BaseModel
 from .frozen import FeatureCache
 from .holdout import judging_share
 from .metrics import class_indices
@@ -177,7 +177,7 @@ def search(
     texts: pa.ChunkedArray | pa.Array | Sequence[str],
     labels: Sequence[str],
     classes: Sequence[str],
-    base: ResolvedBase,
+    base: BaseModel,
     settings: TrainingSettings,
     wanted: TuningSettings,
     *,
@@ -243,7 +243,7 @@ class _Search:
         texts: list[str],
         labels: list[str],
         classes: list[str],
-        base: ResolvedBase,
+        base: BaseModel,
         settings: TrainingSettings,
         wanted: TuningSettings,
         *,

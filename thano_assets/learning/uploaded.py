@@ -14,9 +14,8 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..errors import DataFileError
-from ..resources.packaged import new_folder
-from ..resources.uploads import Upload
 from .encode import limit
+from .model_folder import Upload, new_folder
 from .predict import Predictor
 from .quiet import quiet_transformers
 

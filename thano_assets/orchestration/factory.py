@@ -380,7 +380,7 @@ def _recorded_stop(context: AssetExecutionContext) -> Iterator[None]:
 
 def _show_new_content(runtime: Runtime) -> None:
     """Have the Dagster UI load the location again: it compares files with those that it saw when it did."""
-    from thano_assets.orchestration.runner import reload_user_interface
+    from thano_assets.orchestration.running_ui import reload_user_interface
 
     reload_user_interface(runtime.workspace)
 

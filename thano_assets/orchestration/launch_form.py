@@ -122,7 +122,7 @@ def reason(node: Node, workspace: Workspace, run: dg.DagsterRun) -> str:
 
 
 def _plan(workspace: Workspace, run: dg.DagsterRun) -> dict[Key, PlannedAsset] | ThanoError:
-    from thano_assets.planning.workspace_state import due
+    from thano_assets.orchestration.materialization import due
 
     try:
         keys = [(key.path[0], key.path[-1]) for key in run.asset_selection or ()]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from thano_assets.assets.models.replay import Report
 from thano_assets.assets.runtime import CheckOutcome, Outcome
 from thano_assets.catalog import Entry
 from thano_assets.graph.build import Key
@@ -85,3 +86,20 @@ def markdown_table(rows: pa.Table) -> str:
     for row in rows.to_pylist():
         lines.append("| " + " | ".join(cell(row[name]) for name in names) + " |")
     return "\n".join(lines)
+
+
+def observe_replay(instance: dg.DagsterInstance, report: Report, link: str) -> None:
+    """Show the report on the model's page in Dagster."""
+    rows = report.table().to_pylist()
+    lines = ["| what | then | now | equal |", "| --- | --- | --- | --- |"]
+    lines += ["| " + " | ".join(map(str, row.values())) + " |" for row in rows]
+    metadata: dict[str, Any] = {
+        "summary": report.sentence,
+        "equal": report.equal,
+        "model version": report.version.version,
+        "report": dg.MetadataValue.md("\n".join(lines)),
+        "MLflow run": dg.MetadataValue.url(link),
+    }
+    instance.report_runless_asset_event(
+        dg.AssetObservation(asset_key=dg.AssetKey(["models", report.version.name]), metadata=metadata)
+    )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import tempfile
 import threading
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +21,6 @@ from thano_assets.graph.build import Key
 from thano_assets.orchestration import run_tags
 from thano_assets.orchestration.borrowed_records import note_borrowed, with_borrowed
 from thano_assets.orchestration.dagster_compat import (
-    LOCATION_NAME,
     AssetCheckFailed,
     open_instance,
     run_assets,
@@ -220,27 +217,3 @@ def _record_cancelled(instance: dg.DagsterInstance, run_ids: list[str]) -> None:
         # Between two steps Dagster takes the stop for a failure; the person knows better.
         if run is not None and run.status not in (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.CANCELED):
             instance.report_run_canceled(run, "Stopped by the person who asked for it.")
-
-
-def reload_user_interface(workspace: Workspace) -> None:
-    """Tell a running ``thano ui`` that the catalog changed; in the background, and never an error."""
-    address_file = workspace.dagster_home / "ui.json"
-    if not address_file.is_file():
-        return
-    threading.Thread(target=_reload, args=(address_file,), name="thano-ui-reload", daemon=False).start()
-
-
-def _reload(address_file: Path) -> None:
-    query = (
-        "mutation($name: String!){ reloadRepositoryLocation(repositoryLocationName: $name) { __typename } }"
-    )
-    try:
-        address = json.loads(address_file.read_text(encoding="utf-8"))["dagster"]
-        request = urllib.request.Request(
-            f"{address.rstrip('/')}/graphql",
-            data=json.dumps({"query": query, "variables": {"name": LOCATION_NAME}}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request, timeout=15).close()
-    except (OSError, ValueError, KeyError):
-        return  # the page shows the change at its next reload

@@ -130,7 +130,7 @@ def file_marks(graph: Graph, workspace: Workspace) -> list[dg.SensorDefinition]:
         return []
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        from thano_assets.orchestration.runner import reload_user_interface
+        from thano_assets.orchestration.running_ui import reload_user_interface
 
         now = {path: _state_of(path, workspace) for path in paths}
         before: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
@@ -203,7 +203,7 @@ def _request(
 
     A schedule and a sensor that look at the same moment ask for one run: the second one is told to wait.
     """
-    from thano_assets.planning.workspace_state import due
+    from thano_assets.orchestration.materialization import due
 
     try:
         planned = due(workspace, [key], descendants=descendants)

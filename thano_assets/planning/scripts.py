@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from thano_assets.assets.runtime import Runtime
+from thano_assets.assets.tables.checks import checks_to_drop
 from thano_assets.catalog import Entry, entry_of
 from thano_assets.catalog.overlay import Entries, Overlay
-from thano_assets.commands.expectations import meant
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import Key
 from thano_assets.planning import Action, Mode, PlannedAsset, Planning
@@ -161,7 +161,7 @@ class ScriptPlanner:
             elif isinstance(statement, PromoteModel | RebuildModel):
                 self._plan_promotion(statement)
             elif isinstance(statement, DropExpect):
-                for entry in meant(statement, self._overlay.expectations(statement.table)):
+                for entry in checks_to_drop(statement, self._overlay.expectations(statement.table)):
                     self._overlay.remove(entry.kind, entry.name)
             if step.writes is not None:
                 self._written.add(step.writes)

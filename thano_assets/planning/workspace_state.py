@@ -19,17 +19,14 @@ from thano_assets.assets.runtime import Runtime
 from thano_assets.assets.tables import files
 from thano_assets.assets.tables.queries import prepare, text_column
 from thano_assets.errors import ThanoError
-from thano_assets.graph import Graph, Node, NodeKind
+from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import JUDGING_OPTIONS, READING_OPTIONS, Key, pinned
-from thano_assets.planning import Mode, PlannedAsset, Planning, Record
+from thano_assets.planning import PlannedAsset, Planning, Record
 from thano_assets.planning.dry_run import Trial
-from thano_assets.planning.observation import observed
-from thano_assets.planning.plan import downstream
 from thano_assets.planning.reasons import file_change, statement_changes
 from thano_assets.resources import uploads
 from thano_assets.resources.base_models import identity_of_model
 from thano_assets.resources.warehouse import describe, quote
-from thano_assets.resources.workspace import Workspace
 from thano_assets.sql.statements import (
     BuildModel,
     Convert,
@@ -402,30 +399,6 @@ def _embedded_column(body: Convert | Search, columns: list[Column], runtime: Run
     if isinstance(body, Convert):
         return text_column(columns, body).name
     return check_columns(body, columns, runtime)
-
-
-def due(workspace: Workspace, targets: list[Key], *, descendants: bool = False) -> list[PlannedAsset]:
-    """What is out of date of ``targets`` and of what they stand on; what a schedule runs.
-
-    Args:
-        workspace: Where.
-        targets: Keys of assets.
-        descendants: Also everything that hangs on them.
-    """
-    from thano_assets.catalog import catalog_of
-    from thano_assets.orchestration.resources import resources_for
-    from thano_assets.orchestration.runner import Runner
-
-    runtime = Runtime.of(workspace)
-    graph = observed(Graph(catalog_of(workspace).entries()), workspace)
-    wanted = downstream(graph, targets) if descendants else [key for key in targets if key in graph.nodes]
-    runner = Runner(workspace, resources_for(workspace))
-    try:
-        with Workbench(runtime, runner.records).opened() as workbench:
-            workbench.prefetch(graph.nodes)
-            return Planning(workbench).plan(graph, wanted, Mode.INCREMENTAL)
-    finally:
-        runner.close()
 
 
 def data_version(version: ModelVersion | None) -> str | None:

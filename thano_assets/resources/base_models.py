@@ -31,9 +31,10 @@ from ..errors import (
 )
 from ..progress import SILENT, Progress
 from ..sql.base_names import EMBEDDING_BASES, may_be_own_base
+from ..system import file_digest
 from . import hub
 from .base_catalogue import CATALOGUE, BaseModelInfo, catalogue
-from .packaged import PackagedEncoder, file_digest
+from .packaged import PackagedEncoder
 
 if TYPE_CHECKING:
     from .model_version import ModelVersion

@@ -20,7 +20,7 @@ from ..errors import InvalidOption, UnknownModel, WorkspaceError, did_you_mean
 from ..progress import current
 from ..stopping import permit
 from . import mlflow_client, mlflow_reader
-from .damage import back_up
+from .backup import back_up
 from .mlflow_reader import VersionRow
 from .mlflow_run import (
     CHAMPION,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import WorkspaceError
 from ..progress import current
 from . import mlflow_client, mlflow_reader
-from .damage import backup_of, sqlite_damage
+from .backup import backup_of, sqlite_damage
 from .mlflow_reader import RunRow, UnknownSchema
 from .mlflow_run import RUN_TAG_LENGTH, cut
 from .model_version import TrainingRun

@@ -7,17 +7,14 @@ with ``weights_only=True``, so nothing that is hidden in it is run.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataFileError, PathRefused, ThanoError
+from ..learning.model_folder import Upload
 from .files import candidates, check_inside, missing
-from .packaged import file_digest
 
 if TYPE_CHECKING:
     from .workspace import Workspace
@@ -36,48 +33,6 @@ _FORM = (
     "config.json, model.safetensors, tokenizer.json."
 )
 _NUMBERED = re.compile(r"LABEL_\d+")
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A model's folder that was found fit to be looked at more closely.
-
-    Attributes:
-        folder: holds configuration and tokenizer.
-        weights: one state dict of torch, or the safetensors files.
-        files: everything that decides what the model answers, in order of name.
-        classes: the labels of ``config.json``, in the order of the outputs.
-        architecture: Transformers' model type (``electra``, ``bert``, …).
-    """
-
-    folder: Path
-    weights: tuple[Path, ...]
-    files: tuple[Path, ...]
-    classes: list[str]
-    architecture: str
-
-    @property
-    def is_state_dict(self) -> bool:
-        """Whether the weights are a state dict of torch, to be converted."""
-        return self.weights[0].suffix != ".safetensors"
-
-    @property
-    def has_names(self) -> bool:
-        """Whether the labels have names, other than ``LABEL_0``, ``LABEL_1``, …."""
-        return not all(_NUMBERED.fullmatch(name) for name in self.classes)
-
-    def digests(self, digest: Callable[[Path], str] = file_digest) -> dict[str, str]:
-        """The digest of each file by its name, shortened."""
-        return {file.name: digest(file)[:16] for file in self.files}
-
-    def fingerprint(self, digest: Callable[[Path], str] = file_digest) -> str:
-        """Stands for the content of the files; hex.
-
-        Args:
-            digest: gives the SHA-256 hex of a file.
-        """
-        lines = "".join(f"{file.name}:{digest(file)}\n" for file in self.files)
-        return hashlib.sha256(lines.encode()).hexdigest()[:32]
 
 
 def find(workspace: Workspace, path: str) -> Upload:

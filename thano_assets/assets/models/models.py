@@ -18,7 +18,6 @@ from thano_assets.assets.models.training import (
     asked_again,
     kept_version,
     training_from,
-    weights_digest,
 )
 from thano_assets.assets.models.training_sets import TrainingSet, kept_rows
 from thano_assets.assets.models.tuning import CHOSEN_TAG, parameters
@@ -26,6 +25,7 @@ from thano_assets.assets.predictions.scoring import refuse_tables
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import ThanoError, TrainingDataError, UnknownModel
 from thano_assets.graph import Node, NodeKind
+from thano_assets.learning.model_folder import weights_digest
 from thano_assets.results import counted
 from thano_assets.sql.statements import BuildModel, FitModel, UploadModel
 

@@ -17,11 +17,11 @@ from thano_assets.assets.models.training import (
     fingerprint_of,
     kept_version,
     text_settings,
-    weights_digest,
 )
 from thano_assets.assets.models.training_sets import TrainingSet, kept_rows
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.graph import Node, NodeKind
+from thano_assets.learning.model_folder import weights_digest
 from thano_assets.resources.base_models import model_type
 from thano_assets.resources.model_version import OBJECTIVE_TAG
 from thano_assets.sql.objectives import REPLACED_TOKEN_DETECTION

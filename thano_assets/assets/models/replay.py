@@ -10,7 +10,7 @@ import json
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thano_assets.assets.models.bases import base_behind
 from thano_assets.assets.models.leakage import parent_version
@@ -24,7 +24,6 @@ from thano_assets.sql import parse
 from thano_assets.sql.statements import BuildModel, FitModel
 
 if TYPE_CHECKING:
-    import dagster as dg
     import pyarrow as pa
 
     from thano_assets.resources.registry import ModelVersion
@@ -215,22 +214,3 @@ def _libraries(then: str, now: str) -> list[Finding]:
     before = dict(part.rsplit(" ", 1) for part in then.split(", ") if " " in part)
     current = dict(part.rsplit(" ", 1) for part in now.split(", ") if " " in part)
     return [Finding(name, before.get(name), text, False) for name, text in current.items()]
-
-
-def observe(instance: dg.DagsterInstance, report: Report, link: str) -> None:
-    """Show the report on the model's page in Dagster."""
-    import dagster as dg
-
-    rows = report.table().to_pylist()
-    lines = ["| what | then | now | equal |", "| --- | --- | --- | --- |"]
-    lines += ["| " + " | ".join(map(str, row.values())) + " |" for row in rows]
-    metadata: dict[str, Any] = {
-        "summary": report.sentence,
-        "equal": report.equal,
-        "model version": report.version.version,
-        "report": dg.MetadataValue.md("\n".join(lines)),
-        "MLflow run": dg.MetadataValue.url(link),
-    }
-    instance.report_runless_asset_event(
-        dg.AssetObservation(asset_key=dg.AssetKey(["models", report.version.name]), metadata=metadata)
-    )

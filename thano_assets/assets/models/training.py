@@ -19,6 +19,7 @@ from thano_assets.assets.models.training_sets import TrainingSet
 from thano_assets.assets.runtime import Runtime
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import CODE_VERSIONS, training_identity
+from thano_assets.learning.model_folder import weights_digest
 from thano_assets.learning.settings import TrainingSettings
 from thano_assets.sql.statements import BuildModel, FitModel
 
@@ -300,16 +301,6 @@ def metrics_of(result: TrainingResult) -> dict[str, float]:
     if result.majority_accuracy is not None:
         metrics["majority_accuracy"] = result.majority_accuracy
     return metrics
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of a model folder's weights, half of it: what stands for the version's answers."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    return digest.hexdigest()[:32]
 
 
 def _predictions_digest(training: Training, result: TrainingResult, runtime: Runtime) -> str:

@@ -11,11 +11,11 @@ from thano_assets.assets.models.training import kept_version
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Node
+from thano_assets.learning.model_folder import Upload
 from thano_assets.resources import base_models, uploads
 from thano_assets.resources.model_version import ModelVersion
-from thano_assets.resources.packaged import file_digest
-from thano_assets.resources.uploads import Upload
 from thano_assets.sql.statements import UploadModel
+from thano_assets.system import file_digest
 
 
 def materialize(node: Node, statement: UploadModel, runtime: Runtime) -> Outcome:

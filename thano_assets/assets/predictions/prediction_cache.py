@@ -30,9 +30,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from thano_assets.graph import NodeKind
 from thano_assets.graph.build import CODE_VERSIONS
-from thano_assets.resources.packaged import file_digest
 from thano_assets.resources.warehouse import as_source, literal, quote
-from thano_assets.system import remove_abandoned, scratch_path
+from thano_assets.system import file_digest, remove_abandoned, scratch_path
 
 if TYPE_CHECKING:
     import duckdb

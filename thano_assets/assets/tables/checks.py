@@ -21,7 +21,7 @@ from thano_assets.graph.build import Key
 from thano_assets.resources.warehouse import interrupted, quote
 from thano_assets.results import counted
 from thano_assets.sql.duckdb_errors import in_users_text
-from thano_assets.sql.statements import Expect, Query, Rendered
+from thano_assets.sql.statements import DropExpect, Expect, Query, Rendered
 
 if TYPE_CHECKING:
     import duckdb
@@ -214,3 +214,18 @@ def _located(statement: Expect) -> Iterator[None]:
             raise KeyboardInterrupt from error
         query = Query(statement.source, statement.condition_span)
         raise in_users_text(error, query, _rendered(statement)) from None
+
+
+def checks_to_drop(statement: DropExpect, kept: list[Entry]) -> list[Entry]:
+    """Those of ``kept``, the table's expectations, that the statement gives up."""
+    if statement.condition_span is None:
+        return kept
+    asked = Expect(
+        source=statement.source,
+        span=statement.span,
+        options=statement.options,
+        condition_span=statement.condition_span,
+        table=statement.table,
+        table_span=statement.table_span,
+    )
+    return [entry for entry in kept if entry.statement.canonical() == asked.canonical()]

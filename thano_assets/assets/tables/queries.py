@@ -44,7 +44,7 @@ def prepare(query: Query, connection: duckdb.DuckDBPyConnection, runtime: Runtim
     names = nested_names(query)
     for name, nested in zip(names, query.nested, strict=True):
         if isinstance(nested.statement, ListItems):
-            from thano_assets.commands.listings import listing
+            from thano_assets.assets.listings import listing
 
             connection.register(name, listing(nested.statement.what, runtime))
     return query.render(names).text

@@ -6,35 +6,21 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import BaseModelUnavailable
+from ...learning.model_folder import new_folder
+from ...learning.pooling_layer import pooling_layer
+from ...system import file_digest
 
 if TYPE_CHECKING:
     import numpy as np
 
 
 CARDS = Path(__file__).parent / "cards"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's content; remembered as long as its size and time stay."""
-    state = path.stat()
-    return _digest(path, state.st_size, state.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _digest(path: Path, size: int, time_ns: int) -> str:
-    with path.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
-
-
-_POOLING_GAIN = 4.0  # how much the mean of the tokens outweighs the first token's own vector
 
 
 class PackagedEncoder(ABC):
@@ -183,75 +169,3 @@ def shaped(config: Mapping[str, Any], shape: str) -> dict[str, Any]:
     if shape == "electra":
         found["embedding_size"] = config["hidden_size"]
     return found
-
-
-def pooling_layer(weights: Mapping[str, np.ndarray], layers: int) -> dict[str, np.ndarray]:
-    """An ordinary encoder layer that hands the mean over all tokens to each of them.
-
-    Packaged models were trained to be read by the mean of its tokens' vectors, while the classifiers of
-    ELECTRA and BERT read the first token's. In this layer the queries are zero, so that attention is uniform
-    over the tokens; values pass unchanged and come out :data:`_POOLING_GAIN` times as large; the feed-forward
-    half adds nothing. Its output is therefore the normalised sum of a token's vector and the mean, until
-    training teaches it better: keys and the first feed-forward matrix are those of the layer below, so that
-    gradients reach every part.
-
-    Args:
-        weights: tensors of the packaged encoder.
-        layers: how many layers it has; the new one follows them.
-    """
-    import numpy as np
-
-    below, new = f"encoder.layer.{layers - 1}.", f"encoder.layer.{layers}."
-    found = {
-        name.replace(below, new): np.zeros_like(value)
-        for name, value in weights.items()
-        if name.startswith(below)
-    }
-    for name in ("attention.self.key.weight", "intermediate.dense.weight", "intermediate.dense.bias"):
-        found[new + name] = weights[below + name].copy()
-    for name in ("attention.output.LayerNorm.weight", "output.LayerNorm.weight"):
-        found[new + name] = np.ones_like(weights[below + name])
-    unit = np.eye(len(found[new + "attention.self.value.weight"]), dtype=np.float32)
-    found[new + "attention.self.value.weight"] = unit
-    found[new + "attention.output.dense.weight"] = _POOLING_GAIN * unit
-    return found
-
-
-class new_folder:  # noqa: N801 - used like a function
-    """``with new_folder(target) as folder``: fill ``folder``; it takes ``target``'s place at the end.
-
-    Nothing is left behind after an exception. When another process was faster, its folder stays. What a
-    configuration says of code that a model brings along is left out: nobody who loads the folder runs it.
-    """
-
-    def __init__(self, target: Path) -> None:
-        self._target = target
-
-    def __enter__(self) -> Path:
-        self._target.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = Path(tempfile.mkdtemp(prefix=f".{self._target.name}.", dir=self._target.parent))
-        self._temporary.chmod(0o755)
-        return self._temporary
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                _without_code(self._temporary)
-                try:
-                    self._temporary.rename(self._target)
-                except OSError:
-                    if not self._target.is_dir():
-                        raise
-        finally:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-
-
-def _without_code(folder: Path) -> None:
-    for name in ("config.json", "tokenizer_config.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        said = json.loads(path.read_text(encoding="utf-8"))
-        kept = {key: value for key, value in said.items() if key not in ("auto_map", "custom_pipelines")}
-        if kept != said:
-            path.write_text(json.dumps(kept, ensure_ascii=False, indent=2), encoding="utf-8")

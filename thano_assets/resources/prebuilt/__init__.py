@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BaseModelUnavailable
-from ..packaged import MINILM, file_digest
+from ...system import file_digest
+from ..packaged import MINILM
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,21 +10,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ThanoError
+from thano_assets.errors import ThanoError
+from thano_assets.learning.model_folder import folder_damage, is_json, safetensors_damage, weights_digest
+from thano_assets.resources.backup import backup_of, sqlite_damage
 
 if TYPE_CHECKING:
-    from .model_version import ModelVersion
-    from .workspace import Workspace
+    from thano_assets.resources.model_version import ModelVersion
+    from thano_assets.resources.workspace import Workspace
 
-_SQLITE = b"SQLite format 3\0"
 _DUCKDB, _DUCKDB_PLACE = b"DUCK", 8
 _REPAIR = "`thano doctor --repair` mends it"
 _AGAIN = f"{_REPAIR}: it is made again when needed."
@@ -102,28 +101,8 @@ def _aside(path: Path) -> Path:
     return kept
 
 
-def sqlite_damage(path: Path) -> str | None:
-    """What is wrong with a SQLite file; ``None`` where it is sound, or not there."""
-    if not path.is_file():
-        return None if not path.exists() else "is a folder, and must be a file"
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_SQLITE))
-        if not head:
-            return None  # SQLite makes a database of it
-        if head != _SQLITE:
-            return "is no SQLite database"
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
-            found = connection.execute("PRAGMA quick_check(1)").fetchall()
-    except (sqlite3.DatabaseError, OSError) as error:
-        if "readonly" in str(error) or "unable to open" in str(error):
-            return None  # a disk that cannot be written is told by itself
-        return f"is damaged ({error})"
-    return None if found == [("ok",)] else f"is damaged ({found[0][0].splitlines()[0]})"
-
-
 def _settings(workspace: Workspace) -> Iterator[Damage]:
-    from .settings import SETTINGS_TEXT, read_settings
+    from thano_assets.resources.settings import SETTINGS_TEXT, read_settings
 
     path = workspace.settings_path
 
@@ -164,8 +143,8 @@ def _dagster(workspace: Workspace) -> Iterator[Damage]:
     if settings.is_file() and (wrong := _yaml_damage(settings)):
 
         def write_settings() -> str:
-            from .dagster_home import dagster_yaml
-            from .settings import QueueSettings
+            from thano_assets.resources.dagster_home import dagster_yaml
+            from thano_assets.resources.settings import QueueSettings
 
             kept = _aside(settings)
             settings.write_text(dagster_yaml(QueueSettings()), encoding="utf-8")
@@ -249,32 +228,9 @@ def _mlflow(workspace: Workspace) -> Iterator[Damage]:
         yield Damage(database, wrong, cure)
 
 
-def backup_of(workspace: Workspace) -> Path:
-    """Where a copy of MLflow's database is kept, made whenever a model's versions changed."""
-    return workspace.mlflow / "mlflow.db.bak"
-
-
-def back_up(workspace: Workspace) -> None:
-    """Keep a copy of MLflow's database while it is sound; without one where it cannot be written."""
-    database = workspace.mlflow / "mlflow.db"
-    if sqlite_damage(database):
-        return
-    target = backup_of(workspace)
-    temporary = target.with_name(f".{target.name}.new")
-    try:
-        with (
-            closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=10)) as source,
-            closing(sqlite3.connect(temporary)) as copy,
-        ):
-            source.backup(copy)
-        temporary.replace(target)
-    except (sqlite3.Error, OSError):
-        temporary.unlink(missing_ok=True)
-
-
 def _models(workspace: Workspace) -> Iterator[Damage]:
     """Registered versions whose files are not whole."""
-    from .environments import registry_of
+    from thano_assets.resources.environments import registry_of
 
     registry = registry_of(workspace)
     if not registry.is_local or sqlite_damage(registry.database) or not registry.database.is_file():
@@ -313,71 +269,18 @@ def _models(workspace: Workspace) -> Iterator[Damage]:
 def version_damage(version: ModelVersion) -> tuple[Path, str] | None:
     """The first file of a version that is missing or broken, and what is wrong with it."""
     labels = version.path.parent / "labels.json"
-    if labels.is_file() and not _is_json(labels):
+    if labels.is_file() and not is_json(labels):
         return labels, "is no JSON"
     return folder_damage(version.path, weights=not version.task)
 
 
-def folder_damage(folder: Path, *, weights: bool = True) -> tuple[Path, str] | None:
-    """The first file of a model's folder that is missing or broken, and what is wrong with it."""
-    if not (folder / "config.json").is_file():
-        return folder / "config.json", "is missing"
-    for path in sorted(folder.glob("*.json")):
-        if not _is_json(path):
-            return path, "is no JSON"
-    if not weights:
-        return None
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (KeyError, TypeError, AttributeError):
-            return index, "is no index of weights"
-    for name in names:
-        if wrong := safetensors_damage(folder / name):
-            return folder / name, wrong
-    return None
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError):
-        return False
-    return True
-
-
 def _changed_weights(version: ModelVersion) -> tuple[Path, str] | None:
     """The weights of a version that are whole and not those that were registered; reads them to the end."""
-    from thano_assets.assets.models.training import weights_digest
-
     uploaded = version.tags.get("thano.statement", "").upper().startswith("UPLOAD")  # has another digest
     known = version.data_version
     if version.task or uploaded or not known or weights_digest(version.path) == known:
         return None
     return version.path / "model.safetensors", "holds other weights than were registered"
-
-
-def safetensors_damage(path: Path) -> str | None:
-    """What is wrong with a file of weights, judged by its head and its size."""
-    try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            if size > 100_000_000:
-                return "holds no weights"
-            head = json.loads(file.read(size))
-        ends = [one["data_offsets"][1] for name, one in head.items() if name != "__metadata__"]
-    except FileNotFoundError:
-        return "is missing"
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
-        return "holds no weights"
-    wanted = 8 + size + max(ends, default=0)
-    return (
-        None
-        if path.stat().st_size == wanted
-        else f"is cut off at {path.stat().st_size:,} of {wanted:,} bytes"
-    )
 
 
 # ------------------------------------------------------------------------------- statements, snapshots, bases
