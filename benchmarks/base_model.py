@@ -26,6 +26,7 @@ from thano_assets.learning.settings import TrainingSettings
 from thano_assets.learning.train import train
 from thano_assets.progress import SILENT
 from thano_assets.resources import base_models
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.workspace import Workspace
 
 
@@ -55,7 +56,7 @@ def main() -> None:
             rows = table.take(np.random.default_rng(seed).permutation(table.num_rows)[:count])
             texts, labels = rows["review"].to_pylist(), rows["sentiment"].to_pylist()
             with tempfile.TemporaryDirectory() as folder:
-                workspace = Workspace.open(Path(folder) / "workspace")
+                workspace = open_workspace(Path(folder) / "workspace")
                 base = base_models.resolve(
                     str(Path(chosen.base).resolve()) if "/" in chosen.base else chosen.base,
                     quoted="/" in chosen.base,

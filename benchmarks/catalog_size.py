@@ -19,6 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from thano_assets.resources.environments import open_workspace
+
 LOAD_TARGET, PLAN_TARGET = 5.0, 0.3
 
 LOAD = """
@@ -48,10 +50,9 @@ with Session() as session:
 def fill(root: Path, count: int) -> None:
     """Make a workspace whose catalog has ``count`` statements; nothing is materialized."""
     from thano_assets.catalog import Catalog, entry_of
-    from thano_assets.resources.workspace import Workspace
     from thano_assets.sql import parse
 
-    workspace = Workspace.open(root)
+    workspace = open_workspace(root)
     (workspace.data / "rows.csv").write_text(
         "text,label\n" + "".join(f"film {n},{n % 2}\n" for n in range(100)), encoding="utf-8"
     )

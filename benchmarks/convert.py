@@ -22,17 +22,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
+from thano_assets.resources.environments import open_workspace
+
 
 def reviews(path: Path | None, count: int) -> list[str]:
     """Distinct texts: of the file, else of the tutorial's data set."""
     if path is None:
         from thano_assets.resources import datasets
-        from thano_assets.resources.workspace import Workspace
 
         with tempfile.TemporaryDirectory(prefix="thano-") as name:
             import duckdb
 
-            files = datasets.ensure(Workspace.open(Path(name) / "w"), size="tutorial")
+            files = datasets.ensure(open_workspace(Path(name) / "w"), size="tutorial")
             test = next(file for file in files if "test" in file.name)
             found = duckdb.read_csv(str(test)).project("review").fetchall()
             return list(dict.fromkeys(row[0] for row in found))[:count]

@@ -26,6 +26,8 @@ from pathlib import Path
 
 import duckdb
 
+from thano_assets.resources.environments import open_workspace
+
 TARGET = 1.2
 
 
@@ -61,10 +63,9 @@ def duckdb_side(folder: Path, csv: Path) -> Callable[[], int]:
 
 def session_side(folder: Path, csv: Path) -> Callable[[], int]:
     """A whole COPY statement through the session."""
-    from thano_assets.resources.workspace import Workspace
     from thano_assets.session import Session
 
-    workspace = Workspace.open(folder / "workspace")
+    workspace = open_workspace(folder / "workspace")
     shutil.copy2(csv, workspace.data / csv.name)
     small = workspace.data / "small.csv"
     small.write_text("a\n1\n", encoding="utf-8")

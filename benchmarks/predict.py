@@ -33,6 +33,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from thano_assets.resources.environments import open_workspace
+
 MAX_LENGTH = 256
 SIDE = 2048  # of the matrices whose product sets the rate
 
@@ -43,10 +45,9 @@ def rows_of(path: Path | None, count: int) -> tuple[list[str], list[str]]:
         import duckdb
 
         from thano_assets.resources import datasets
-        from thano_assets.resources.workspace import Workspace
 
         with tempfile.TemporaryDirectory(prefix="thano-") as name:
-            files = datasets.ensure(Workspace.open(Path(name) / "w"), size="tutorial")
+            files = datasets.ensure(open_workspace(Path(name) / "w"), size="tutorial")
             test = next(file for file in files if "test" in file.name)
             found = duckdb.read_csv(str(test)).project("review, sentiment").fetchall()
     else:

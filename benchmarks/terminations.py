@@ -23,7 +23,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from thano_assets.resources.workspace import Workspace
+from thano_assets.resources.environments import open_workspace
 from thano_assets.session import Session
 
 LAUNCH = """
@@ -116,7 +116,7 @@ def main() -> None:
     args = parser.parse_args()
     chance = random.Random(args.seed)
     with tempfile.TemporaryDirectory(prefix="terminations-") as folder:
-        workspace = Workspace.open(Path(folder) / "workspace")
+        workspace = open_workspace(Path(folder) / "workspace")
         rows = [{"text": f"{'good' if n % 2 else 'bad'} film number {n}", "label": n % 2} for n in range(400)]
         (workspace.data / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
         with Session(workspace) as session:

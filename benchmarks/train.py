@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from thano_assets.resources.environments import open_workspace
+
 
 @dataclass
 class Texts:
@@ -231,7 +233,6 @@ def main() -> None:
     from thano_assets.learning.settings import TrainingSettings
     from thano_assets.progress import Progress
     from thano_assets.resources import base_models
-    from thano_assets.resources.workspace import Workspace
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -239,7 +240,7 @@ def main() -> None:
     test = rows_of(asked.test, "test", asked.test_rows)
     classes = sorted(set(train.labels))
     with tempfile.TemporaryDirectory(prefix="thano-") as folder:
-        base = base_models.resolve(asked.base, workspace=Workspace.open(Path(folder) / "workspace"))
+        base = base_models.resolve(asked.base, workspace=open_workspace(Path(folder) / "workspace"))
         source = base.folder(Progress())
         config, tokenizer = AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
         settings = TrainingSettings(max_length=asked.max_length)

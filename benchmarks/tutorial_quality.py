@@ -24,7 +24,7 @@ from thano_assets.learning.settings import TrainingSettings
 from thano_assets.learning.train import train
 from thano_assets.progress import Progress
 from thano_assets.resources import base_models, datasets
-from thano_assets.resources.workspace import Workspace
+from thano_assets.resources.environments import open_workspace
 
 
 class Printing(Progress):
@@ -55,7 +55,7 @@ def main() -> None:
     accuracies, linear = [], []
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            workspace = Workspace.open(Path(folder) / "workspace")
+            workspace = open_workspace(Path(folder) / "workspace")
             base = base_models.resolve(chosen.base, workspace=workspace)
             settings = TrainingSettings(
                 epochs=chosen.epochs,

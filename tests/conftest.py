@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.workspace import Workspace
 
 
@@ -67,7 +68,7 @@ def _libraries_are_not_looked_through(_frozen: list[str]) -> None:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """A fresh workspace without tables, models and runs."""
-    return Workspace.open(tmp_path / "workspace")
+    return open_workspace(tmp_path / "workspace")
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +76,7 @@ def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with all its migrations done (3 s), to be copied."""
     from thano_assets.resources.registry import Registry
 
-    registry = Registry(Workspace.open(tmp_path_factory.mktemp("mlflow") / "workspace"))
+    registry = Registry(open_workspace(tmp_path_factory.mktemp("mlflow") / "workspace"))
     assert registry.client is not None
     return registry.database
 

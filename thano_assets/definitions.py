@@ -20,7 +20,7 @@ from thano_assets.orchestration.factory import build_definitions
 from thano_assets.orchestration.resources import resources_for
 from thano_assets.orchestration.schedules import file_marks, schedules, watchers
 from thano_assets.planning.observation import observed
-from thano_assets.resources.workspace import Workspace
+from thano_assets.resources.environments import open_workspace
 
 _NO_HOME = (
     "DAGSTER_HOME is not set: runs, schedules and sensors are kept by another Dagster instance than the "
@@ -31,7 +31,7 @@ _NO_HOME = (
 @dg.definitions
 def defs() -> dg.Definitions:
     """The graph of the catalog as it is now; reload the code location to see later statements."""
-    workspace = Workspace.open()
+    workspace = open_workspace()
     # What is tried out in an environment is not run by the clock.
     production = workspace.production is None
     if production and not os.environ.get("DAGSTER_HOME"):

@@ -84,12 +84,12 @@ class Session:
         parent_run: str | None = None,
     ) -> None:
         from thano_assets.assets.runtime import Runtime
-        from thano_assets.resources.environments import registry_of
+        from thano_assets.resources.environments import find, registry_of
         from thano_assets.resources.relocation import relocate
         from thano_assets.resources.warehouse import Warehouse
         from thano_assets.resources.workspace import Workspace
 
-        self.workspace = workspace if isinstance(workspace, Workspace) else Workspace.find(workspace)
+        self.workspace = workspace if isinstance(workspace, Workspace) else find(workspace)
         _ = self.workspace.settings  # says what is wrong with them before anything else
         with progress_module.reporting_to(progress or progress_module.SILENT):
             relocate(self.workspace)

@@ -23,8 +23,8 @@ from thano_assets.learning.settings import TrainingSettings
 from thano_assets.learning.train import train
 from thano_assets.progress import Progress
 from thano_assets.resources import base_models, datasets, prebuilt
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.packaged import MINILM, file_digest
-from thano_assets.resources.workspace import Workspace
 
 CALIBRATION_ROWS = 3_000
 MAX_LENGTH = 384  # a fifth cheaper to train and to answer with than 512
@@ -50,7 +50,7 @@ def main() -> None:
     options.add_argument("--work", type=Path, help="folder for states and the trained model; kept")
     chosen = options.parse_args()
     work = (chosen.work or Path(tempfile.mkdtemp(prefix="prebuilt-"))).resolve()
-    workspace = Workspace.open(work / "workspace")
+    workspace = open_workspace(work / "workspace")
     if MINILM.version() is None:
         raise SystemExit(f"{MINILM.package} is not installed")
     # The shipped differences are those of this encoder, whatever else could stand in for ElectraEn here.

@@ -20,6 +20,7 @@ from tests.session.conftest import write_rows
 from thano_assets.errors import WorkspaceError
 from thano_assets.graph import Graph
 from thano_assets.orchestration import alerts
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.settings import AlertSettings
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
@@ -158,5 +159,5 @@ def test_without_anybody_to_tell_there_is_no_sensor(workspace: Workspace) -> Non
     graph = Graph({})
     assert alerts.sensors(graph, workspace) == []
     workspace.settings_path.write_text("[alerts]\ncommand = 'true'\n", encoding="utf-8")
-    names = [sensor.name for sensor in alerts.sensors(graph, Workspace.open(workspace.root))]
+    names = [sensor.name for sensor in alerts.sensors(graph, open_workspace(workspace.root))]
     assert names == ["alert_on_failure", "alert_on_checks"]

@@ -24,6 +24,7 @@ from thano_assets.assets.predictions.prediction_cache import (
     text_key,
     unanswered,
 )
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.model_version import ModelVersion
 from thano_assets.resources.workspace import Workspace
 from thano_assets.system import scratch_path
@@ -149,7 +150,7 @@ class TestKeeping:
     def test_an_environment_reads_the_answers_of_production_and_writes_its_own(
         self, tmp_path: Path, version: ModelVersion, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        production, environment = (Workspace.open(tmp_path / name) for name in ("production", "environment"))
+        production, environment = (open_workspace(tmp_path / name) for name in ("production", "environment"))
         environment.production = production
         keep(Answers.of(version, production), connection, "a")
         borrowing = Answers.of(version, environment)

@@ -100,9 +100,10 @@ def test_a_model_keeps_them_when_it_is_built_again(small_workspace: Workspace) -
 
 def test_an_asset_that_is_too_old_is_made_again(copied: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     key = ("tables", "plain")
-    assert not any(one.made for one in due(copied, [key]))
+    instance = dg.DagsterInstance.from_config(str(copied.dagster_home))
+    assert not any(one.made for one in due(copied, [key], instance))
     _later(monkeypatch, hours=7)
-    found = {one.node.key: one.reason for one in due(copied, [key]) if one.made}
+    found = {one.node.key: one.reason for one in due(copied, [key], instance) if one.made}
     assert list(found) == [("tables", "영화")]  # the rows of plain are those of the table, whatever its age
     assert found["tables", "영화"].endswith("UTC, and fresh_within is '6 hours'")
 

@@ -17,6 +17,7 @@ from thano_assets.orchestration.factory import build_definitions
 from thano_assets.orchestration.resources import resources_for
 from thano_assets.orchestration.schedules import schedules, watchers
 from thano_assets.planning.workspace_state import observed
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 from thano_assets.sql import parse
@@ -173,12 +174,12 @@ def test_models_and_predictions_have_schedules_of_their_own(workspace: Workspace
 
 def test_the_time_zone_is_a_setting(daemon: Daemon) -> None:
     (daemon.workspace.root / "thano.toml").write_text('[dagster]\ntimezone = "Asia/Seoul"\n')
-    daemon.workspace = Workspace.open(daemon.workspace.root)
+    daemon.workspace = open_workspace(daemon.workspace.root)
     (schedule,) = daemon.definitions.get_repository_def().schedule_defs
     assert schedule.execution_timezone == "Asia/Seoul"
     (daemon.workspace.root / "thano.toml").write_text('[dagster]\ntimezone = "Seoul"\n')
     with pytest.raises(ThanoError, match="must be the name of a time zone"):
-        Workspace.open(daemon.workspace.root)
+        open_workspace(daemon.workspace.root)
 
 
 def test_a_file_is_read_once_it_is_left_alone(daemon: Daemon) -> None:

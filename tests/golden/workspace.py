@@ -10,6 +10,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from thano_assets.resources.environments import open_workspace
+
 PACKED = Path(__file__).with_name("workspace.tar.xz")
 _BUILD = (
     "BUILD MODEL 분류 USING ElectraEn OPTIONS (epochs={}, batch_size=8, baseline=False, overwrite=True, "
@@ -40,11 +42,10 @@ def main(root: Path) -> None:
     """Make the workspace at ``root``, which must not exist, and pack it."""
     from tests.conftest import small_classifier
     from tests.session.conftest import with_small_base, write_rows
-    from thano_assets.resources.workspace import Workspace
     from thano_assets.session import Session
 
     with tempfile.TemporaryDirectory() as folder:
-        workspace = with_small_base(Workspace.open(root), small_classifier(Path(folder)))
+        workspace = with_small_base(open_workspace(root), small_classifier(Path(folder)))
         rows: list[dict[str, object]] = [
             {"review": f"{'xy'[n % 2]} {'abcdefgh'[n % 8]} {'ab' * (n % 5)}", "stars": 1 + n % 5}
             for n in range(40)

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from thano_assets.resources.environments import open_workspace
+
 Thano = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an empty workspace, shared by a module's tests."""
-    from thano_assets.resources.workspace import Workspace
 
-    return Workspace.open(tmp_path_factory.mktemp("interfaces") / "workspace").root
+    return open_workspace(tmp_path_factory.mktemp("interfaces") / "workspace").root
 
 
 def environment(workspace: Path) -> dict[str, str]:

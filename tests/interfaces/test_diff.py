@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from thano_assets.catalog import catalog_of, entry_of
 from thano_assets.commands.diff import compare
 from thano_assets.interfaces.cli import cli
-from thano_assets.resources.environments import Environment, registry_of
+from thano_assets.resources.environments import Environment, open_workspace, registry_of
 from thano_assets.resources.warehouse import Warehouse
 from thano_assets.resources.workspace import Workspace
 from thano_assets.sql import parse
@@ -22,12 +22,12 @@ Row = tuple[str, str | None, str | None, str | None]
 
 @pytest.fixture
 def production(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
+    return open_workspace(tmp_path / "workspace")
 
 
 @pytest.fixture
 def trial(production: Workspace) -> Environment:
-    environment = Workspace.open(production.root, environment="trial")
+    environment = open_workspace(production.root, environment="trial")
     assert isinstance(environment, Environment)
     return environment
 
@@ -264,7 +264,7 @@ def test_statements_go_to_the_environment_that_is_named_before_or_after_the_comm
 
 
 def test_environments_are_listed_and_removed(production: Workspace, trial: Environment) -> None:
-    Workspace.open(production.root, environment="other")
+    open_workspace(production.root, environment="other")
     assert thano(production, "env", "list").stdout == "other\ntrial\n"
     assert thano(production, "env", "remove", "trial", input="n\n").exit_code == 1
     assert trial.root.is_dir()

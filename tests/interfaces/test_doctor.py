@@ -9,6 +9,7 @@ import pytest
 
 from tests.interfaces.conftest import Thano
 from thano_assets.commands import doctor
+from thano_assets.resources.environments import open_workspace
 
 
 def checks(found: str) -> dict[str, dict[str, str]]:
@@ -45,9 +46,8 @@ def test_a_place_that_cannot_be_written_is_a_problem(tmp_path: Path, monkeypatch
 
 def test_a_busy_warehouse_is_named(workspace: Path) -> None:
     from thano_assets.resources.warehouse import Warehouse
-    from thano_assets.resources.workspace import Workspace
 
-    opened = Workspace.open(workspace)
+    opened = open_workspace(workspace)
     with Warehouse(opened.warehouse_path).write() as connection:
         connection.execute("CREATE OR REPLACE TABLE doctor_was_here AS SELECT 1 AS a")
     # Another thread stands for another program: the lock is between both alike.

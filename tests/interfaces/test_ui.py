@@ -23,6 +23,7 @@ from thano_assets.errors import WorkspaceError
 from thano_assets.interfaces import processes, ui
 from thano_assets.interfaces.processes import HOST, Group, Service, is_free, responds
 from thano_assets.orchestration.running_ui import running
+from thano_assets.resources.environments import open_workspace
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX")
 
@@ -263,9 +264,8 @@ def test_ports() -> None:
 
 
 def test_an_address_whose_writer_is_gone_is_not_believed(tmp_path: Path) -> None:
-    from thano_assets.resources.workspace import Workspace
 
-    workspace = Workspace.open(tmp_path)
+    workspace = open_workspace(tmp_path)
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
     (workspace.dagster_home / "ui.json").write_text(json.dumps({"dagster": "x", "pid": gone.pid}))

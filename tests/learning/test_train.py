@@ -10,7 +10,8 @@ from safetensors.numpy import load_file
 
 from thano_assets.errors import InvalidOption, TrainingDataError
 from thano_assets.learning.settings import TrainingSettings
-from thano_assets.resources.base_models import ResolvedBase, resolve
+from thano_assets.resources.base_models import resolve
+from thano_assets.resources.resolved_base import ResolvedBase
 
 from .conftest import Place, Recorded, reviews
 

@@ -18,6 +18,7 @@ from thano_assets.resources.environments import (
     environments,
     existing_environment,
     in_environment,
+    open_workspace,
     registry_of,
     remove,
     workspace_at,
@@ -29,7 +30,7 @@ from thano_assets.resources.workspace import Workspace
 
 @pytest.fixture
 def environment(workspace: Workspace) -> Environment:
-    opened = Workspace.open(workspace.root, environment="trial")
+    opened = open_workspace(workspace.root, environment="trial")
     assert isinstance(opened, Environment)
     return opened
 
@@ -64,20 +65,20 @@ def test_it_is_the_same_by_its_folder_its_name_and_the_variable(
     workspace: Workspace, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert workspace_at(environment.root) == environment
-    assert Workspace.open(environment.root) == environment
-    assert Workspace.open(environment.root).production == workspace
+    assert open_workspace(environment.root) == environment
+    assert open_workspace(environment.root).production == workspace
     assert in_environment(environment, "other").root == workspace.root / "environments" / "other"
     monkeypatch.setenv("THANO_ENV", "trial")
-    assert Workspace.open(workspace.root) == environment
-    assert Workspace.open(environment.root) == environment
-    assert Workspace.open(workspace.root, environment="other").root.name == "other"
-    assert Workspace.open(workspace.root, environment="") == workspace
+    assert open_workspace(workspace.root) == environment
+    assert open_workspace(environment.root) == environment
+    assert open_workspace(workspace.root, environment="other").root.name == "other"
+    assert open_workspace(workspace.root, environment="") == workspace
 
 
 def test_a_folder_of_that_shape_that_is_a_workspace_stays_one(workspace: Workspace) -> None:
-    inner = Workspace.open(workspace.root / "environments" / "whole")
+    inner = open_workspace(workspace.root / "environments" / "whole")
     assert isinstance(inner, Environment)
-    outside = Workspace.open(workspace.root.parent / "environments" / "whole")
+    outside = open_workspace(workspace.root.parent / "environments" / "whole")
     assert not isinstance(outside, Environment)
     assert (outside.root / "thano.toml").is_file()
 
@@ -96,7 +97,7 @@ def test_names_that_cannot_be(workspace: Workspace, name: str) -> None:
 def test_removing_one_leaves_production_and_the_others(
     workspace: Workspace, environment: Environment
 ) -> None:
-    Workspace.open(workspace.root, environment="other")
+    open_workspace(workspace.root, environment="other")
     assert [one.name for one in environments(workspace)] == ["other", "trial"]
     with Warehouse.of(workspace).write() as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
@@ -309,7 +310,7 @@ def test_many_readers_and_writers_of_both_all_come_to_an_end(
 @pytest.fixture
 def registered(tracked_workspace: Workspace, mlflow_database: Path, classifier: Path) -> EnvironmentRegistry:
     """Production has versions 1 and 2 of ``m``, 2 the champion; the environment has nothing yet."""
-    environment = Workspace.open(tracked_workspace.root, environment="trial")
+    environment = open_workspace(tracked_workspace.root, environment="trial")
     (environment.mlflow / "mlflow.db").write_bytes(mlflow_database.read_bytes())
     for accuracy in (0.7, 0.8):
         register(Registry(tracked_workspace), classifier, accuracy)

@@ -21,8 +21,8 @@ import pytest
 import xlsxwriter
 
 from thano_assets.errors import ThanoError
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.reading.source import ReadAgain, raw_source
-from thano_assets.resources.workspace import Workspace
 
 COUNT = int(os.environ.get("THANO_MUTATED_FILES", "300"))
 ROWS = [
@@ -104,7 +104,7 @@ def inside(chance: random.Random, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("part", range(4))
 def test_a_changed_file_is_read_or_gets_a_sentence(part: int, tmp_path: Path) -> None:
-    workspace = Workspace.open(tmp_path / "workspace")
+    workspace = open_workspace(tmp_path / "workspace")
     chance, files = random.Random(part), originals()
     read = refused = 0
     with duckdb.connect() as connection:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from thano_assets.errors import WorkspaceError
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.settings import SETTINGS_TEXT, read_settings
 from thano_assets.resources.workspace import Workspace
 
 
 def test_create_makes_the_layout(tmp_path: Path) -> None:
-    workspace = Workspace.open(tmp_path / "new" / "workspace")
+    workspace = open_workspace(tmp_path / "new" / "workspace")
     folders = (
         workspace.data,
         workspace.statements,
@@ -30,7 +31,7 @@ def test_create_makes_the_layout(tmp_path: Path) -> None:
 
 def test_create_keeps_what_is_there(workspace: Workspace) -> None:
     workspace.settings_path.write_text("[warehouse]\nthreads = 2\n", encoding="utf-8")
-    again = Workspace.open(workspace.root)
+    again = open_workspace(workspace.root)
     assert again.settings.warehouse.threads == 2
 
 
@@ -67,7 +68,7 @@ def test_the_commented_settings_are_the_defaults(tmp_path: Path) -> None:
 def test_broken_settings_name_the_line(workspace: Workspace, text: str, line: int, says: str) -> None:
     workspace.settings_path.write_text(text, encoding="utf-8")
     with pytest.raises(WorkspaceError) as caught:
-        Workspace.open(workspace.root)
+        open_workspace(workspace.root)
     assert says in caught.value.message
     assert str(workspace.settings_path) in caught.value.message
     assert caught.value.line == line
@@ -77,7 +78,7 @@ def test_broken_settings_name_the_line(workspace: Workspace, text: str, line: in
 def test_settings_that_are_no_text(workspace: Workspace) -> None:
     workspace.settings_path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(WorkspaceError, match="is not UTF-8 text"):
-        Workspace.open(workspace.root)
+        open_workspace(workspace.root)
 
 
 def test_addresses_from_the_environment(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,18 +105,18 @@ def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_open_without_create(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="is not a workspace"):
-        Workspace.open(tmp_path / "none", create=False)
+        open_workspace(tmp_path / "none", create=False)
     assert not (tmp_path / "none").exists()
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WorkspaceError, match="cannot be made"):
-        Workspace.open(tmp_path / "file" / "workspace")
+        open_workspace(tmp_path / "file" / "workspace")
 
 
 def test_many_processes_create_at_once(tmp_path: Path) -> None:
-    code = "import sys\nfrom thano_assets.resources.workspace import Workspace\nWorkspace.open(sys.argv[1])"
+    code = "import sys\nfrom thano_assets.resources.workspace import Workspace\nopen_workspace(sys.argv[1])"
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "w")]) for _ in range(6)]
     assert [process.wait() for process in processes] == [0] * 6
     assert sorted(path.name for path in (tmp_path / "w").iterdir()) == [

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from thano_assets.progress import Progress
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.registry import Registry
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
@@ -32,7 +33,7 @@ def with_small_base(workspace: Workspace, classifier: Path) -> Workspace:
 
 def made_once(root: Path, mlflow_database: Path, classifier: Path) -> Workspace:
     """A new workspace at ``root`` with the tiny base, for a module's tests to copy."""
-    workspace = with_small_base(Workspace.open(root), classifier)
+    workspace = with_small_base(open_workspace(root), classifier)
     shutil.copy2(mlflow_database, workspace.mlflow / "mlflow.db")
     return workspace
 
@@ -40,7 +41,7 @@ def made_once(root: Path, mlflow_database: Path, classifier: Path) -> Workspace:
 def copied(root: Path, target: Path) -> Workspace:
     """The workspace at ``root``, copied to ``target``."""
     shutil.copytree(root, target, symlinks=True)
-    workspace = Workspace.open(target)
+    workspace = open_workspace(target)
     _ = Registry(workspace).client  # its paths are this copy's from now on
     return workspace
 

@@ -24,6 +24,7 @@ from thano_assets.errors import (
     UnknownOption,
     UnsupportedStatement,
 )
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
@@ -49,7 +50,7 @@ def fill(session: Session) -> None:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path) -> Iterator[Session]:
     """A session with both models, for tests that change neither."""
-    workspace = Workspace.open(tmp_path_factory.mktemp("automl") / "workspace")
+    workspace = open_workspace(tmp_path_factory.mktemp("automl") / "workspace")
     shutil.copy2(mlflow_database, workspace.mlflow / "mlflow.db")
     with Session(workspace, progress=Recorder()) as session:
         fill(session)

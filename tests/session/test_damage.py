@@ -22,6 +22,7 @@ from thano_assets.commands.housekeeping import leftovers, remove, usage
 from thano_assets.errors import ThanoError, WorkspaceError
 from thano_assets.learning import answering
 from thano_assets.resources.backup import back_up, backup_of
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
@@ -217,7 +218,7 @@ def test_reading_makes_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_name_like_it_is_offered(tmp_path: Path) -> None:
-    Workspace.open(tmp_path / "reviews")
+    open_workspace(tmp_path / "reviews")
     with Session(tmp_path / "revews") as session, pytest.raises(WorkspaceError) as caught:
         session.execute("LIST TABLE")
     assert str(tmp_path / "reviews") in str(caught.value.hint)

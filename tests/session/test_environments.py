@@ -19,8 +19,7 @@ from thano_assets.orchestration.borrowed_records import (
     with_borrowed,
 )
 from thano_assets.orchestration.records import read_records
-from thano_assets.resources.environments import Environment
-from thano_assets.resources.workspace import Workspace
+from thano_assets.resources.environments import Environment, open_workspace
 from thano_assets.session import Session
 
 BUILD = (
@@ -42,7 +41,7 @@ REVIEWS, ROWS, MODEL, ANSWERS = (
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, classifier: Path) -> Path:
     """A workspace where the file was run: a table, a model, predictions; to be copied."""
-    workspace = Workspace.open(tmp_path_factory.mktemp("finished") / "workspace")
+    workspace = open_workspace(tmp_path_factory.mktemp("finished") / "workspace")
     shutil.copy2(mlflow_database, workspace.mlflow / "mlflow.db")
     shutil.copytree(classifier, workspace.models_cache / "google" / "electra-small-discriminator")
     rows: list[dict[str, object]] = [
@@ -65,7 +64,7 @@ def production(finished: Path, tmp_path: Path) -> Iterator[Session]:
 @pytest.fixture
 def trial(production: Session, mlflow_database: Path, told: Recorder) -> Iterator[Session]:
     """A session in an environment of it that has made nothing yet."""
-    environment = Workspace.open(production.workspace.root, environment="trial")
+    environment = open_workspace(production.workspace.root, environment="trial")
     (environment.mlflow / "mlflow.db").write_bytes(mlflow_database.read_bytes())
     with Session(environment, progress=told) as session:
         yield session

@@ -10,13 +10,14 @@ import pytest
 from tests.session.conftest import traces, write_rows
 from thano_assets.commands.expectations import forget
 from thano_assets.errors import ColumnTypeError, ThanoError, UnknownColumn, UnknownExpectation, UnknownTable
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    workspace = Workspace.open(tmp_path_factory.mktemp("expect") / "workspace")
+    workspace = open_workspace(tmp_path_factory.mktemp("expect") / "workspace")
     ratings = [1, 2, 3, 4, 5, 9, None]
     write_rows(workspace, "reviews.jsonl", [{"text": f"film {n}", "rating": n} for n in ratings])
     with Session(workspace) as session:

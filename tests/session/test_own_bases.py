@@ -11,8 +11,8 @@ import pytest
 
 from tests.session.conftest import Recorder, traces, write_rows
 from thano_assets.errors import ThanoError
-from thano_assets.resources import base_models
-from thano_assets.resources.workspace import Workspace
+from thano_assets.resources import base_models, resolved_base
+from thano_assets.resources.environments import open_workspace
 from thano_assets.session import Session
 
 PRETRAIN = "objective='replaced_token_detection', text_col='review', batch_size=8, max_length=16"
@@ -36,7 +36,7 @@ def texts(count: int, mark: str = "a") -> list[dict[str, object]]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, mlflow_database: Path, classifier: Path) -> Path:
     """A workspace where the script was run: a base model, a classifier built on it, its predictions."""
-    workspace = Workspace.open(tmp_path_factory.mktemp("finished") / "workspace")
+    workspace = open_workspace(tmp_path_factory.mktemp("finished") / "workspace")
     shutil.copy2(mlflow_database, workspace.mlflow / "mlflow.db")
     shutil.copytree(classifier, workspace.models_cache / "google" / "electra-small-discriminator")
     write_rows(workspace, "texts.jsonl", texts(60))
@@ -230,7 +230,7 @@ def test_pre_training_goes_on_from_one_of_ones_own(session: Session) -> None:
     version = session._runtime.registry.champion("base3")
     assert version is not None
     assert version.tags["thano.base_version"] == "base2 VERSION 1"
-    assert base_models.model_type(version.path) == "electra"
+    assert resolved_base.model_type(version.path) == "electra"
 
 
 def test_fit_model_goes_on_from_what_was_built_on_it(session: Session) -> None:
@@ -369,7 +369,7 @@ def test_a_name_in_quotes_means_a_base_model_where_a_statement_makes_one(session
 def test_an_environment_builds_on_production_and_on_its_own(
     session: Session, mlflow_database: Path, told: Recorder
 ) -> None:
-    environment = Workspace.open(session.workspace.root, environment="trial")
+    environment = open_workspace(session.workspace.root, environment="trial")
     (environment.mlflow / "mlflow.db").write_bytes(mlflow_database.read_bytes())
     with Session(environment, progress=told) as trial:
         assert run(trial, SCRIPT) == []

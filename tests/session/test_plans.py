@@ -14,7 +14,7 @@ import pytest
 from tests.session.conftest import traces
 from thano_assets.errors import ThanoError
 from thano_assets.graph import build
-from thano_assets.resources.workspace import Workspace
+from thano_assets.resources.environments import open_workspace
 from thano_assets.session import Session
 
 SCRIPT = """\
@@ -48,7 +48,7 @@ def write_csv(path: Path, rows: list[tuple[str, str]]) -> None:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, classifier: Path) -> Path:
     """A workspace in which the script has been run once."""
-    workspace = Workspace.open(tmp_path_factory.mktemp("plans") / "workspace")
+    workspace = open_workspace(tmp_path_factory.mktemp("plans") / "workspace")
     base = workspace.models_cache / "google" / "electra-small-discriminator"
     base.mkdir(parents=True)
     for file in classifier.iterdir():
@@ -69,7 +69,7 @@ def session(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("thano_assets.resources.registry.Registry._system_metrics", no_metrics)
     root = tmp_path / "workspace"
     shutil.copytree(finished, root)
-    with Session(Workspace.open(root)) as session:
+    with Session(open_workspace(root)) as session:
         yield session
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.session.conftest import Recorder, write_rows
 from thano_assets.errors import ThanoError
 from thano_assets.interfaces.processes import responds
+from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
@@ -73,7 +74,7 @@ def remote(
     write_rows(
         small_workspace, "rows.jsonl", [{"review": "ab"[n % 2] * 4, "label": n % 2} for n in range(20)]
     )
-    with Session(Workspace.open(small_workspace.root), progress=Recorder()) as session:
+    with Session(open_workspace(small_workspace.root), progress=Recorder()) as session:
         session.execute("COPY rows FROM 'rows.jsonl'")
         yield session
 
@@ -106,7 +107,7 @@ def test_a_model_is_built_listed_promoted_loaded_and_deleted(
     )
     assert loaded.returncode == 0, loaded.stderr
     # Another workspace has to fetch the files.
-    fresh = Workspace.open(tmp_path / "fresh")
+    fresh = open_workspace(tmp_path / "fresh")
     with Session(fresh, progress=Recorder()) as other:
         again = other.execute("PREDICT USING m VERSION 2 AS SELECT 'aaaa' AS text")
         assert again.arrow().to_pylist() == predicted.arrow().to_pylist()
@@ -120,7 +121,7 @@ def test_without_the_server_one_sentence_says_so(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with (
-        Session(Workspace.open(small_workspace.root), progress=Recorder()) as session,
+        Session(open_workspace(small_workspace.root), progress=Recorder()) as session,
         pytest.raises(ThanoError, match=r"MLflow cannot use http://127\.0\.0\.1:9"),
     ):
         session.execute("LIST MODEL")

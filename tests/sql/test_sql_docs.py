@@ -45,7 +45,7 @@ def test_every_statement_class_has_a_form() -> None:
         for thing in vars(statements).values()
         if inspect.isclass(thing)
         and issubclass(thing, statements.Statement)
-        and thing is not statements.Statement
+        and thing.kind != statements.Statement.kind  # not a base class of several
     }
     forms = {
         " ".join(kind.split()[: len(k.split())])

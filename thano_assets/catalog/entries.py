@@ -12,7 +12,6 @@ from typing import Any
 from thano_assets.sql import parse
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
-    Body,
     BuildModel,
     Convert,
     Copy,
@@ -22,6 +21,7 @@ from thano_assets.sql.statements import (
     ExplainPredict,
     FitModel,
     GetThanosql,
+    ModelQuery,
     Predict,
     Query,
     Search,
@@ -87,7 +87,7 @@ class Entry:
         """What the statements say of an option, the last one that says it; ``None`` where none does."""
         found = None
         for statement in self.statements:
-            inner = statement.body if isinstance(statement, CreateTableAs) else statement
+            inner = statement.inner
             if isinstance(inner, Statement):
                 found = inner.options.get(name) or found
         return found
@@ -125,7 +125,7 @@ def entry_of(statement: Statement) -> Entry | None:
         case GetThanosql(what="MODEL"):
             name = str(statement.options.get("model_name") or PREBUILT_NAME)
             return Entry(EntryKind.MODEL, name, _file_text(statement.text))
-        case Predict() | ExplainPredict() | Evaluate() | Convert() | Search():
+        case ModelQuery():
             name = automatic_name(statement)
             text = f'CREATE OR REPLACE TABLE "{name}" AS\n{statement.text.strip()}'
             return Entry(_body_kind(statement), name, _file_text(text))
@@ -144,7 +144,7 @@ def _file_text(text: str) -> str:
     return text.strip() + "\n;\n"
 
 
-def _body_kind(body: Body) -> EntryKind:
+def _body_kind(body: Query | ModelQuery) -> EntryKind:
     match body:
         case Predict():
             return EntryKind.PREDICTION
@@ -159,7 +159,7 @@ def _body_kind(body: Body) -> EntryKind:
     return EntryKind.TABLE
 
 
-def automatic_name(statement: Predict | ExplainPredict | Evaluate | Convert | Search) -> str:
+def automatic_name(statement: ModelQuery) -> str:
     """``predict_<model>_<table>_<digest>``: readable, and the same for the same statement."""
     words = [statement.option_kind, statement.model.name]
     rendered = statement.query.render(nested_names(statement.query))
@@ -175,7 +175,7 @@ def nested_names(query: Query) -> list[str]:
     names = []
     for number, nested in enumerate(query.nested):
         match nested.statement:
-            case Predict() | ExplainPredict() | Evaluate() | Convert() | Search():
+            case ModelQuery():
                 names.append(automatic_name(nested.statement))
             case _:
                 names.append(
@@ -195,7 +195,7 @@ def query_of(statement: Statement) -> Query | None:
 
 def nested_entries(statement: Statement) -> list[Entry]:
     """Entries of the statements nested in ``statement``'s query, innermost first."""
-    query = query_of(statement)
+    query = statement.rows_from
     found: list[Entry] = []
     for nested in query.nested if query else ():
         found.extend(nested_entries(nested.statement))

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from thano_assets.commands.damage import damages
 from thano_assets.errors import ThanoError, WorkspaceError
+from thano_assets.resources.workspace import Workspace
 
 if TYPE_CHECKING:
+    from thano_assets.resources.environments import find
     from thano_assets.resources.packaged import PackagedEncoder
-    from thano_assets.resources.workspace import Workspace
 
 LIBRARIES = ("duckdb", "dagster", "dagster-webserver", "torch", "transformers", "mlflow", "pyarrow", "pandas")
 GIB = 2**30
@@ -46,10 +47,9 @@ class Check:
 
 def repair(workspace: str | None, say: Callable[[str], None]) -> None:
     """Mend what is damaged in a workspace, as far as that can be done without a person."""
-    from thano_assets.resources.workspace import Workspace
 
     mended = 0
-    for damage in damages(Workspace.find(workspace)):
+    for damage in damages(find(workspace)):
         if damage.repair is None:
             say(f"{damage.message} {damage.cure}")
             continue
@@ -136,9 +136,9 @@ def _device() -> Iterator[Check]:
 
 
 def _workspace(named: str | None) -> Iterator[Check]:
-    from thano_assets.resources.workspace import Workspace
+    from thano_assets.resources.environments import find
 
-    workspace = Workspace.find(named)
+    workspace = find(named)
     root = workspace.root
     there = workspace.settings_path.is_file()
     standing = next(folder for folder in (root, *root.parents) if folder.is_dir())

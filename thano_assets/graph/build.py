@@ -16,7 +16,6 @@ from thano_assets.catalog.entries import (
     entry_of,
     nested_entries,
     nested_names,
-    query_of,
 )
 from thano_assets.catalog.overlay import Entries
 from thano_assets.errors import (
@@ -37,24 +36,21 @@ from thano_assets.sql.base_names import (
     is_media_model,
     may_be_own_base,
 )
-from thano_assets.sql.canonical import canonical_query
 from thano_assets.sql.grammar import MEDIA_REFUSAL
 from thano_assets.sql.options import OPTION_SPECS
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
+    BuildBaseModel,
     BuildModel,
-    Convert,
     Copy,
-    CreateTableAs,
-    Evaluate,
+    EncoderQuery,
     Expect,
-    ExplainPredict,
     FitModel,
+    ModelQuery,
     ModelRef,
-    Predict,
     Query,
-    Search,
     Statement,
+    TrainModel,
 )
 
 #: The alias of the version that answers where a statement names no other.
@@ -67,7 +63,7 @@ JUDGING_OPTIONS = frozenset({"promote_if", "evaluate_on", "strict"})
 READING_OPTIONS = ("text_col", "label_col", "features_to_drop", "datetime_attribs")
 
 # Statements that ask a model about the rows of a query.
-_ASKING = (Predict, ExplainPredict, Evaluate, Convert, Search)
+ModelQuery = ModelQuery
 
 #: Key of an asset: its group and its name, as Dagster shows it (``models/my_classifier``).
 Key = tuple[str, str]
@@ -139,24 +135,24 @@ class Node:
     def _identity(self) -> str:
         """What of the entry's statements matters to this asset."""
         statement = self.entry.statement
-        if isinstance(statement, (BuildModel, FitModel)):
+        if isinstance(statement, TrainModel):
             if self.kind is NodeKind.MODEL:
                 return training_identity(statement)
             columns = [statement.options.value(name) for name in row_options(statement)]
-            return repr((canonical_query(statement.query), columns))
+            return repr((statement.query.canonical(), columns))
         if self.kind is NodeKind.RAW:
             copies = [part for part in self.entry.statements if isinstance(part, Copy)]
             return repr([part.path for part in copies if part.path is not None])
         return self.entry.digest
 
 
-def row_options(statement: BuildModel | FitModel) -> tuple[str, ...]:
+def row_options(statement: TrainModel) -> tuple[str, ...]:
     """Those of :data:`READING_OPTIONS` that the statement has: a base model needs no labels."""
     known = OPTION_SPECS[statement.options.kind]
     return tuple(name for name in READING_OPTIONS if name in known)
 
 
-def training_identity(statement: BuildModel | FitModel, *, judged: bool = True) -> str:
+def training_identity(statement: TrainModel, *, judged: bool = True) -> str:
     """What a BUILD or FIT MODEL says besides its query, whose rows are the training set's business.
 
     Args:
@@ -169,20 +165,15 @@ def training_identity(statement: BuildModel | FitModel, *, judged: bool = True) 
         for name, value in statement.options.filled().items()
         if OPTION_SPECS[statement.options.kind][name].identity and (judged or name not in JUDGING_OPTIONS)
     }
-    base = (
-        (statement.base, statement.base_quoted)
-        if isinstance(statement, BuildModel)
-        else str(statement.parent)
-    )
-    return repr((statement.kind, statement.name, base, sorted(options.items())))
+    return repr((statement.kind, statement.name, statement.start, sorted(options.items())))
 
 
-def model_ref(statement: object) -> ModelRef | None:
+def model_ref(statement: Statement) -> ModelRef | None:
     """The registered model that a statement asks or goes on from; ``None`` where it names a base model."""
-    ref = statement.parent if isinstance(statement, FitModel) else getattr(statement, "model", None)
-    if not isinstance(ref, ModelRef):
+    ref = statement.model_named
+    if ref is None:
         return None
-    if isinstance(statement, (Convert, Search)) and is_embedding_base(ref.name, ref.quoted):
+    if isinstance(statement, EncoderQuery) and is_embedding_base(ref.name, ref.quoted):
         return None
     return ref
 
@@ -336,8 +327,8 @@ class Graph:
             else:
                 reads.extend(self._statement_reads(statement))
         for statement in entry.statements:
-            inner = statement.body if isinstance(statement, CreateTableAs) else statement
-            if isinstance(inner, _ASKING) and (ref := model_ref(inner)) is not None:
+            inner = statement.inner
+            if isinstance(inner, ModelQuery) and (ref := model_ref(inner)) is not None:
                 nodes.extend(self._version_nodes(entry, ref))
         raw = (NodeKind.RAW.value, entry.name)
         if raw in reads:
@@ -349,9 +340,7 @@ class Graph:
 
     def _model_nodes(self, entry: Entry) -> list[Node]:
         statement = entry.statement
-        if not isinstance(
-            statement, (BuildModel, FitModel)
-        ):  # pre-built and uploaded ones read nothing of ours
+        if not isinstance(statement, TrainModel):  # pre-built and uploaded ones read nothing of ours
             return [Node(NodeKind.MODEL, entry.name, entry, ())]
         rows = Node(
             NodeKind.TRAINING_SET, entry.name, entry, tuple(dict.fromkeys(self.query_reads(statement.query)))
@@ -375,10 +364,10 @@ class Graph:
 
     def _statement_reads(self, statement: Statement) -> list[Key]:
         keys: list[Key] = []
-        inner = statement.body if isinstance(statement, CreateTableAs) else statement
-        if isinstance(inner, _ASKING) and (ref := model_ref(inner)) is not None:
+        inner = statement.inner
+        if isinstance(inner, ModelQuery) and (ref := model_ref(inner)) is not None:
             keys.append(self._model_ref_key(ref))
-        query = query_of(statement)
+        query = statement.rows_from
         if query is not None:
             keys.extend(self.query_reads(query))
         return keys
@@ -422,14 +411,14 @@ def _with_derived(entries: Iterable[Entry], broken: dict[Entry, ThanoError]) -> 
 def names_read(statement: Statement) -> set[tuple[bool, str]]:
     """Names of the tables (with True) and models (with False) that the statement and its parts read."""
     wanted: set[tuple[bool, str]] = set()
-    query = query_of(statement)
-    inner = statement.body if isinstance(statement, CreateTableAs) else statement
+    query = statement.rows_from
+    inner = statement.inner
     ref = model_ref(inner)
     if ref is not None:
         wanted.add((False, ref.name))
     if isinstance(inner, BuildModel) and may_be_own_base(inner.base, inner.base_quoted):
         wanted.add((False, inner.base))
-    if isinstance(inner, (BuildModel, FitModel)) and inner.options.get("evaluate_on"):
+    if isinstance(inner, TrainModel) and inner.options.get("evaluate_on"):
         wanted.add((True, str(inner.options["evaluate_on"])))
     if query is not None:
         rendered = query.render(nested_names(query))
@@ -455,10 +444,10 @@ def check_reads(
         UnknownModel: a model that is neither defined here nor in the registry (``known_models``).
         UnsupportedStatement: a model for images, audio, video or time series, or FIT MODEL of a base model.
     """
-    inner = statement.body if isinstance(statement, CreateTableAs) else statement
+    inner = statement.inner
     ref = model_ref(inner)
     if ref is not None:
-        bases = EMBEDDING_BASES if isinstance(inner, (Convert, Search)) else ()
+        bases = EMBEDDING_BASES if isinstance(inner, EncoderQuery) else ()
         models = sorted({*graph.model_names(), *known_models, *bases})
         folded = {name.casefold() for name in (*models, PREBUILT_NAME)}
         if ref.name.casefold() not in folded:
@@ -471,10 +460,10 @@ def check_reads(
             raise UnknownModel(
                 f"There is no model {ref.name}.", hint=did_you_mean(ref.name, models, "models")
             ).at(statement.source, ref.span.start, len(ref.name))
-    query = query_of(statement)
+    query = statement.rows_from
     if query is None:
         return
-    if isinstance(inner, (BuildModel, FitModel)) and inner.options.get("evaluate_on"):
+    if isinstance(inner, TrainModel) and inner.options.get("evaluate_on"):
         table = str(inner.options["evaluate_on"])
         if graph.relation_key(table) is None:
             place = inner.options.value_span("evaluate_on")
@@ -533,7 +522,7 @@ def makes_base(entry: Entry | None) -> bool:
         statement = entry.statement
     except ThanoError:
         return False
-    return isinstance(statement, BuildModel) and statement.pretrains
+    return isinstance(statement, BuildBaseModel)
 
 
 def prebuilt_entry() -> Entry:

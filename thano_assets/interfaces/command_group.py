@@ -19,6 +19,7 @@ from thano_assets.stopping import was_stopped
 
 if TYPE_CHECKING:
     from thano_assets.interfaces.batch import Terminal
+    from thano_assets.resources.environments import open_workspace
     from thano_assets.resources.workspace import Workspace
     from thano_assets.session import Session
 
@@ -89,17 +90,15 @@ class Settings:
 
         With ``--env`` or THANO_ENV it is that environment of it.
         """
-        from thano_assets.resources.workspace import Workspace
+        from thano_assets.resources.environments import find
 
-        workspace = Workspace.find(self.workspace, self.environment)
+        workspace = find(self.workspace, self.environment)
         _ = workspace.settings
         return workspace
 
     def open_production(self) -> Workspace:
         """The workspace itself, whatever environment is named; it must be there."""
-        from thano_assets.resources.workspace import Workspace
-
-        return Workspace.open(self.workspace, create=False, environment="")
+        return open_workspace(self.workspace, create=False, environment="")
 
 
 pass_settings = click.make_pass_decorator(Settings, ensure=True)

@@ -136,9 +136,9 @@ def main(target: str, port: int, hosts: Sequence[str] = ()) -> None:
 
     from thano_assets.orchestration.dagster_compat import web_application
     from thano_assets.resources.dagster_home import INFERENCE, TRAINING
-    from thano_assets.resources.workspace import Workspace
+    from thano_assets.resources.environments import open_workspace
 
-    queue = Workspace.open().settings.queue
+    queue = open_workspace().settings.queue
     pools = {TRAINING: queue.training, INFERENCE: queue.inference}
     with web_application(target, _LINES_OF_A_LOG, pools) as app:
         uvicorn.run(Guard(app, (*LOCAL_HOSTS, *hosts)), host=_ADDRESS, port=port, log_level="warning")

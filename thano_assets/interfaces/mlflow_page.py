@@ -78,10 +78,9 @@ def _columns() -> dict[str, Any]:
     if "THANO_WORKSPACE" not in os.environ:
         return found
     with suppress(Exception):  # the page is shown as it is
-        from thano_assets.resources.environments import registry_of
-        from thano_assets.resources.workspace import Workspace
+        from thano_assets.resources.environments import open_workspace, registry_of
 
-        for experiment in registry_of(Workspace.open()).client.search_experiments(max_results=1000):
+        for experiment in registry_of(open_workspace()).client.search_experiments(max_results=1000):
             key = json.dumps([experiment.experiment_id])
             found[_RUNS_OF.format(key)] = {"selectedColumns": list(_COLUMNS)}
     return found

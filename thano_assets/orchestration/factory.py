@@ -13,7 +13,7 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from thano_assets import progress
-from thano_assets.assets.models import models, promotion, training_sets
+from thano_assets.assets.models import models, promotion, text_sets, training_sets
 from thano_assets.assets.predictions import embeddings, evaluations, predictions, searches
 from thano_assets.assets.runtime import CheckOutcome, Outcome, Runtime, keep_outcome
 from thano_assets.assets.tables import checks, column_lineage, files, tables
@@ -29,13 +29,18 @@ from thano_assets.orchestration.metadata import asset_key
 from thano_assets.resources.dagster_home import INFERENCE, TRAINING
 from thano_assets.sql.options import duration
 from thano_assets.sql.promotion import condition_of
-from thano_assets.sql.statements import BuildModel, Copy, FitModel
+from thano_assets.sql.statements import BuildModel, Copy, TrainModel
 from thano_assets.stopping import heeding
+
+
+def _training_set(node: Node, runtime: Runtime) -> Outcome:
+    return (text_sets if makes_base(node.entry) else training_sets).materialize(node, runtime)
+
 
 _BODIES: Mapping[NodeKind, Callable[[Node, Runtime], Outcome]] = {
     NodeKind.RAW: files.materialize,
     NodeKind.TABLE: tables.materialize,
-    NodeKind.TRAINING_SET: training_sets.materialize,
+    NodeKind.TRAINING_SET: _training_set,
     NodeKind.MODEL: models.materialize,
     NodeKind.PREDICTION: predictions.materialize,
     NodeKind.EXPLANATION: predictions.materialize,
@@ -192,7 +197,7 @@ def _check_specs(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> lis
     ]
     if node.kind is NodeKind.MODEL:
         statement = node.entry.statement
-        if isinstance(statement, (BuildModel, FitModel)) and condition_of(statement.options) is not None:
+        if isinstance(statement, TrainModel) and condition_of(statement.options) is not None:
             specs.append(
                 dg.AssetCheckSpec(
                     promotion.CHECK,
@@ -281,7 +286,12 @@ def _materialize(
         runtime = replace(runtime, progress=progress.current())
         if run_tags.PROCESS not in run.tags:  # a person at a terminal has the plan
             context.log.info(
-                " ".join([reason(node, runtime.workspace, run), *(f"With {one}." for one in told)])
+                " ".join(
+                    [
+                        reason(node, runtime.workspace, run, context.instance),
+                        *(f"With {one}." for one in told),
+                    ]
+                )
             )
         checks.guard(node, expectations, checked_in_this_run, runtime)
         started = time.perf_counter()

@@ -12,10 +12,11 @@ from thano_assets.errors import ThanoError
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import Key
 from thano_assets.orchestration import run_tags
+from thano_assets.orchestration.due import due
 from thano_assets.planning import PlannedAsset
 from thano_assets.planning.kept_options import with_options
 from thano_assets.sql.options import OPTION_SPECS
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import TrainModel
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
@@ -42,7 +43,7 @@ _TYPES: dict[str, Any] = {"integer": dg.Int, "number": dg.Float}
 def config_schema(node: Node) -> dict[str, dg.Field] | None:
     """The fields of a model's launch form; ``None`` for what is not trained."""
     statement = node.entry.statement
-    if node.kind is not NodeKind.MODEL or not isinstance(statement, (BuildModel, FitModel)):
+    if node.kind is not NodeKind.MODEL or not isinstance(statement, TrainModel):
         return None
     known = OPTION_SPECS[statement.option_kind]
     settings = {
@@ -76,7 +77,7 @@ def configured(node: Node, config: Mapping[str, Any] | None) -> tuple[Node, bool
     retrain = config.pop(_RETRAIN, None)
     if_changed = None if retrain is None else retrain == _IF_CHANGED
     statement = node.entry.statement
-    if not config or not isinstance(statement, (BuildModel, FitModel)):
+    if not config or not isinstance(statement, TrainModel):
         return node, if_changed, []
     known = OPTION_SPECS[statement.option_kind]
     values = {
@@ -99,7 +100,7 @@ def _shown(value: Any) -> str:
 _plans: dict[str, dict[Key, PlannedAsset] | ThanoError] = {}
 
 
-def reason(node: Node, workspace: Workspace, run: dg.DagsterRun) -> str:
+def reason(node: Node, workspace: Workspace, run: dg.DagsterRun, instance: dg.DagsterInstance) -> str:
     """What a plan said of the asset when the run began, in a sentence for the log.
 
     A run that a schedule or sensor asked for was planned by it; its tag has the words.
@@ -109,7 +110,7 @@ def reason(node: Node, workspace: Workspace, run: dg.DagsterRun) -> str:
         return f"{name} is made by the plan of {run_tags.launched_by(run.tags)}: {run.tags[run_tags.REASON]}"
     if run.run_id not in _plans:
         _plans.clear()
-        _plans[run.run_id] = _plan(workspace, run)
+        _plans[run.run_id] = _plan(workspace, run, instance)
     plan = _plans[run.run_id]
     if isinstance(plan, ThanoError):
         return f"{name} is made; a plan cannot say why: {plan}"
@@ -121,11 +122,11 @@ def reason(node: Node, workspace: Workspace, run: dg.DagsterRun) -> str:
     return f"{name} is made ({one.action}): {one.reason}."
 
 
-def _plan(workspace: Workspace, run: dg.DagsterRun) -> dict[Key, PlannedAsset] | ThanoError:
-    from thano_assets.orchestration.materialization import due
-
+def _plan(
+    workspace: Workspace, run: dg.DagsterRun, instance: dg.DagsterInstance
+) -> dict[Key, PlannedAsset] | ThanoError:
     try:
         keys = [(key.path[0], key.path[-1]) for key in run.asset_selection or ()]
-        return {one.node.key: one for one in due(workspace, keys)}
+        return {one.node.key: one for one in due(workspace, keys, instance)}
     except ThanoError as error:
         return error

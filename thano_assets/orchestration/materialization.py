@@ -9,9 +9,9 @@ from thano_assets.catalog import Catalog
 from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key
 from thano_assets.orchestration import run_tags
-from thano_assets.planning import Mode, PlannedAsset, Planning, Record
+from thano_assets.orchestration.due import due
+from thano_assets.planning import PlannedAsset, Record
 from thano_assets.planning.binding import check_names, preflight
-from thano_assets.planning.plan import downstream
 from thano_assets.results import Result, counted
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def everything(
     from thano_assets.planning.observation import observed
 
     graph = observed(Graph(catalog.entries()), runtime.workspace)
-    planned = [one for one in due(runtime.workspace, list(graph.nodes)) if one.made]
+    planned = [one for one in due(runtime.workspace, list(graph.nodes), runner().instance) if one.made]
     if not planned:
         return [], None
     nodes = [graph.nodes[one.node.key] for one in planned]
@@ -117,33 +117,6 @@ def everything(
     warnings = [text for one in outcomes.values() for text in one.warnings]
     assets = ["/".join(key) for key in outcomes]
     return planned, Result("RUN", "", summary, warnings=warnings, run_id=run_id, assets=assets)
-
-
-def due(workspace: Workspace, targets: list[Key], *, descendants: bool = False) -> list[PlannedAsset]:
-    """What is out of date of ``targets`` and of what they stand on; what a schedule runs.
-
-    Args:
-        workspace: Where.
-        targets: Keys of assets.
-        descendants: Also everything that hangs on them.
-    """
-    from thano_assets.assets.runtime import Runtime
-    from thano_assets.catalog import catalog_of
-    from thano_assets.orchestration.resources import resources_for
-    from thano_assets.orchestration.runner import Runner
-    from thano_assets.planning.observation import observed
-    from thano_assets.planning.workspace_state import Workbench
-
-    runtime = Runtime.of(workspace)
-    graph = observed(Graph(catalog_of(workspace).entries()), workspace)
-    wanted = downstream(graph, targets) if descendants else [key for key in targets if key in graph.nodes]
-    runner = Runner(workspace, resources_for(workspace))
-    try:
-        with Workbench(runtime, runner.records).opened() as workbench:
-            workbench.prefetch(graph.nodes)
-            return Planning(workbench).plan(graph, wanted, Mode.INCREMENTAL)
-    finally:
-        runner.close()
 
 
 def unchanged(step: Step, runtime: Runtime, runner: Callable[[], Runner], catalog: Catalog) -> Result:

@@ -23,6 +23,7 @@ from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key
 from thano_assets.orchestration import failures, run_tags
+from thano_assets.orchestration.due import due
 from thano_assets.orchestration.factory import RELATIONS, op_name
 from thano_assets.orchestration.metadata import asset_key
 from thano_assets.planning import PlannedAsset
@@ -203,10 +204,8 @@ def _request(
 
     A schedule and a sensor that look at the same moment ask for one run: the second one is told to wait.
     """
-    from thano_assets.orchestration.materialization import due
-
     try:
-        planned = due(workspace, [key], descendants=descendants)
+        planned = due(workspace, [key], instance, descendants=descendants)
     except ThanoError as error:
         return dg.SkipReason(str(error))
     due_now = [one for one in planned if one.made]

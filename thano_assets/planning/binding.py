@@ -14,7 +14,6 @@ from thano_assets.catalog.entries import (
     PREBUILT_NAMES,
     nested_entries,
     nested_names,
-    query_of,
 )
 from thano_assets.catalog.overlay import Entries, Overlay
 from thano_assets.errors import (
@@ -33,15 +32,19 @@ from thano_assets.sql.cursor import LONGEST_NAME, file_name_size
 from thano_assets.sql.grammar import MEDIA_REFUSAL, STATEMENT_SPECS
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
+    BuildBaseModel,
     BuildModel,
+    ClassifierQuery,
     Convert,
     Copy,
     CreateTableAs,
+    EncoderQuery,
     Evaluate,
     Expect,
     ExplainPredict,
     FitModel,
     GetThanosql,
+    ModelQuery,
     ModelRef,
     Plan,
     Predict,
@@ -49,6 +52,7 @@ from thano_assets.sql.statements import (
     QueryStatement,
     Search,
     Statement,
+    TrainModel,
     UploadModel,
 )
 
@@ -113,7 +117,7 @@ def check_files(statement: Statement, workspace: Workspace) -> None:
     from thano_assets.resources.files import may_be_read
 
     for part in parts(statement):
-        query = query_of(part)
+        query = part.rows_from
         place: Callable[[int], int]
         if query is not None:
             rendered = query.render(nested_names(query))
@@ -140,7 +144,7 @@ def parts(statement: Statement) -> Iterator[Statement]:
     if isinstance(statement, CreateTableAs) and isinstance(statement.body, Statement):
         yield from parts(statement.body)
         return
-    query = query_of(statement)
+    query = statement.rows_from
     for nested in query.nested if query else ():
         yield from parts(nested.statement)
 
@@ -207,7 +211,7 @@ def _own_entry(statement: Statement, catalog: Entries) -> Entry | None:
 
 def _model_refs(statement: Statement) -> Iterator[ModelRef]:
     for part in parts(statement):
-        if isinstance(part, (Predict, ExplainPredict, Evaluate, Convert, Search)):
+        if isinstance(part, ModelQuery):
             if (ref := model_ref(part)) is not None:
                 yield ref
         elif isinstance(part, FitModel):
@@ -216,7 +220,7 @@ def _model_refs(statement: Statement) -> Iterator[ModelRef]:
 
 def _check_not_circular(statement: Statement, own: Entry, graph: Graph) -> None:
     error: ThanoError | None = None
-    query = query_of(statement)
+    query = statement.rows_from
     if query is None or isinstance(statement, FitModel):
         return
     key = (own.kind.value, own.name)
@@ -263,12 +267,12 @@ def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
             raise error.at(statement.source, statement.path_span.start, len(statement.path_span)) from None
     if isinstance(statement, BuildModel):
         _check_base(statement, bound, runtime)
-    if isinstance(statement, (BuildModel, FitModel)):
+    if isinstance(statement, TrainModel):
         from thano_assets.assets.models.pretrained_models import pretraining_settings
-        from thano_assets.assets.models.trainers import trainer_of
+        from thano_assets.assets.models.training_inputs import trainer_of
 
         try:
-            if isinstance(statement, BuildModel) and statement.pretrains:
+            if isinstance(statement, BuildBaseModel):
                 pretraining_settings(statement)
             else:
                 trainer_of(statement).settings(statement)
@@ -279,13 +283,13 @@ def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
 
             check_evaluation_table(statement, runtime)
     for part in parts(statement):
-        if isinstance(part, (Predict, ExplainPredict, Evaluate)):
+        if isinstance(part, ClassifierQuery):
             if part.model.version or part.model.alias:
                 answering_version(part, runtime)
             elif (champion := runtime.registry.champion(part.model.name)) is not None and champion.is_base:
                 raise asked_of_base(part)
         _check_purpose(part, bound, runtime)
-        if isinstance(part, (Convert, Search)):
+        if isinstance(part, EncoderQuery):
             _check_embedding(part, runtime)
         _check_columns(part, bound, runtime)
 
@@ -334,7 +338,7 @@ def _planned(ref: ModelRef, bound: Bound) -> Statement | None:
     return bound.graph.nodes[key].entry.statement if key in bound.graph.nodes else None
 
 
-def _check_embedding(part: Convert | Search, runtime: Runtime) -> None:
+def _check_embedding(part: EncoderQuery, runtime: Runtime) -> None:
     """Check that the model can be had, as far as that can be known before the run."""
     from thano_assets.assets.predictions.embedders import EmbeddingModel
 
@@ -363,7 +367,7 @@ def check_names(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
             _check_free(statement, statement.table, runtime, allowed=allowed)
         case CreateTableAs():
             _check_free(statement, statement.name, runtime, allowed=statement.or_replace or again)
-        case BuildModel() | FitModel() | UploadModel():
+        case TrainModel() | UploadModel():
             _check_model_name(statement, statement.name, statement.name_span.start)
             _check_model_free(statement, statement.name, runtime, allowed=again)
         case GetThanosql():
@@ -404,14 +408,14 @@ def _check_free(statement: Copy | CreateTableAs, name: str, runtime: Runtime, *,
 
 
 def _check_model_free(
-    statement: BuildModel | FitModel | UploadModel | GetThanosql,
+    statement: TrainModel | UploadModel | GetThanosql,
     name: str,
     runtime: Runtime,
     *,
     allowed: bool,
 ) -> None:
     versions = runtime.registry.versions(name)
-    makes_base = isinstance(statement, BuildModel) and statement.pretrains
+    makes_base = isinstance(statement, BuildBaseModel)
     if versions and versions[-1].is_base is not makes_base:
         other = versions[-1].kind
         regresses = isinstance(statement, BuildModel) and statement.task == "regression"
@@ -457,7 +461,7 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
     from thano_assets.assets.tables.queries import located, prepare, refuse_twice
     from thano_assets.resources.warehouse import describe
 
-    query = query_of(part)
+    query = part.rows_from
     if query is None or (isinstance(part, CreateTableAs) and not isinstance(part.body, Query)):
         return
     made = {name for _, name in bound.targets}
@@ -472,15 +476,13 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
         with located(query):
             columns = describe(connection, prepare(query, connection, runtime))
             refuse_twice(columns, query)
-    if isinstance(part, (Predict, ExplainPredict, Evaluate)):
+    if isinstance(part, ClassifierQuery):
         _check_asked(part, columns, bound, runtime)
     else:
         check_columns(part, columns, runtime)
 
 
-def _check_asked(
-    part: Predict | ExplainPredict | Evaluate, columns: list[Column], bound: Bound, runtime: Runtime
-) -> None:
+def _check_asked(part: ClassifierQuery, columns: list[Column], bound: Bound, runtime: Runtime) -> None:
     """Check the columns of a query against the model that is asked about them, as far as it is known."""
     from thano_assets.assets.models.features import asked_columns, truth_column
     from thano_assets.assets.predictions.predictions import added_columns
@@ -495,11 +497,11 @@ def _check_asked(
         truth_column(part, known, columns)
     elif _task(ref, bound, runtime) is None:
         made = _planned(ref, bound)
-        own = made.options.filled() if isinstance(made, (BuildModel, FitModel)) else {}
+        own = made.options.filled() if isinstance(made, TrainModel) else {}
         text_column(columns, part, own.get("text_col"))
         if isinstance(part, Evaluate) or part.options.get("label_col"):
             find_column(columns, part, "label_col", own.get("label_col"))
-    if not isinstance(part, Evaluate):
+    if isinstance(part, (Predict, ExplainPredict)):
         refuse_column(columns, part, added_columns(part, known))
 
 
@@ -511,7 +513,7 @@ def check_columns(part: Statement, columns: list[Column], runtime: Runtime) -> N
     from thano_assets.assets.tables.queries import refuse_column, text_column
 
     match part:
-        case BuildModel() | FitModel():
+        case TrainModel():
             training_columns(part, columns)
             check_evaluation_table(part, runtime, columns)
         case Convert():

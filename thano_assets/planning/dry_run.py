@@ -19,7 +19,7 @@ from thano_assets.graph import Node
 from thano_assets.graph.build import Key
 from thano_assets.planning.reasons import RowChange
 from thano_assets.resources.warehouse import describe, quote
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import TrainModel
 
 if TYPE_CHECKING:
     import duckdb
@@ -93,7 +93,7 @@ class Trial:
             duckdb.Error: its query does not work.
         """
         statement = node.entry.statement
-        assert isinstance(statement, (BuildModel, FitModel))
+        assert isinstance(statement, TrainModel)
         connection = self.connection
         sql = f"({prepare(statement.query, connection, self._runtime)})"
         columns = describe(connection, sql)

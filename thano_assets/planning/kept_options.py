@@ -11,7 +11,7 @@ from thano_assets.sql import parse
 from thano_assets.sql.canonical import option_text, value_text
 from thano_assets.sql.lexer import tokenize
 from thano_assets.sql.options import OF_ASSETS, OPTION_SPECS
-from thano_assets.sql.statements import BuildModel, FitModel, Statement
+from thano_assets.sql.statements import Statement, TrainModel
 
 #: Options that say when a model is trained, which version answers and whose it is, not what is trained.
 POLICY = ("promote_if", "evaluate_on", "schedule", *(spec.name for spec in OF_ASSETS))
@@ -27,14 +27,14 @@ def with_policy(statement: Statement, catalog: Entries) -> tuple[Statement, list
     Returns:
         The statement to carry out, and what was kept, as options; the same statement where nothing was.
     """
-    if not isinstance(statement, (BuildModel, FitModel)):
+    if not isinstance(statement, TrainModel):
         return statement, []
     entry = catalog.model(statement.name)
     try:
         before = entry.statement if entry is not None else None
     except ThanoError:
         return statement, []  # what stood there cannot be read
-    if not isinstance(before, (BuildModel, FitModel)):
+    if not isinstance(before, TrainModel):
         return statement, []
     known = OPTION_SPECS[statement.option_kind]
     kept = [
@@ -48,7 +48,7 @@ def with_policy(statement: Statement, catalog: Entries) -> tuple[Statement, list
     return parse(text)[0], kept
 
 
-def with_options(statement: BuildModel | FitModel, values: Mapping[str, Any]) -> BuildModel | FitModel:
+def with_options(statement: TrainModel, values: Mapping[str, Any]) -> TrainModel:
     """The statement with these options in place of its own, in its text too.
 
     Args:
@@ -64,13 +64,13 @@ def with_options(statement: BuildModel | FitModel, values: Mapping[str, Any]) ->
     return _training(_with_more_options(changed, ", ".join(more))) if more else changed
 
 
-def _training(text: str) -> BuildModel | FitModel:
+def _training(text: str) -> TrainModel:
     statement = parse(text)[0]
-    assert isinstance(statement, (BuildModel, FitModel))
+    assert isinstance(statement, TrainModel)
     return statement
 
 
-def _with_more_options(statement: BuildModel | FitModel, options: str) -> str:
+def _with_more_options(statement: TrainModel, options: str) -> str:
     """The statement's text with more options."""
     text = statement.text
     tokens = tokenize(text)
@@ -81,6 +81,5 @@ def _with_more_options(statement: BuildModel | FitModel, options: str) -> str:
             end = tokens[number + 1].end
             comma = "" if tokens[number + 2].upper == ")" else ", "
             return f"{text[:end]}{options}{comma}{text[end:]}"
-    span = statement.base_span if isinstance(statement, BuildModel) else statement.parent.span
-    end = span.end - statement.span.start
+    end = statement.start_span.end - statement.span.start
     return f"{text[:end]} OPTIONS ({options}){text[end:]}"

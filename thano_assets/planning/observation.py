@@ -16,7 +16,7 @@ from thano_assets.resources import uploads
 from thano_assets.resources.digests import FileDigests
 from thano_assets.resources.environments import registry_of
 from thano_assets.resources.workspace import Workspace
-from thano_assets.sql.statements import BuildModel, Convert, CreateTableAs, Search, UploadModel
+from thano_assets.sql.statements import BuildModel, CreateTableAs, EncoderQuery, UploadModel
 
 
 class Observer:
@@ -71,11 +71,11 @@ def observed(graph: Graph, workspace: Workspace) -> Graph:
     return Observer(workspace).observe(graph)
 
 
-def _embedding(node: Node) -> Convert | Search | None:
+def _embedding(node: Node) -> EncoderQuery | None:
     """The CONVERT or SEARCH that makes ``node``."""
     statement = node.entry.statement
     body = statement.body if isinstance(statement, CreateTableAs) else None
-    return body if isinstance(body, (Convert, Search)) else None
+    return body if isinstance(body, EncoderQuery) else None
 
 
 def with_base(node: Node, workspace: Workspace) -> Node:

@@ -8,19 +8,14 @@ from typing import Any
 
 from thano_assets.errors import ThanoError
 from thano_assets.sql import parse
-from thano_assets.sql.canonical import canonical_query
 from thano_assets.sql.options import OPTION_SPECS
 from thano_assets.sql.statements import (
     BuildModel,
-    Convert,
     Copy,
     CreateTableAs,
-    Evaluate,
-    ExplainPredict,
     FitModel,
-    Predict,
+    ModelQuery,
     Query,
-    Search,
     Statement,
     UploadModel,
 )
@@ -130,8 +125,8 @@ def _changes(old: Statement, new: Statement) -> list[str]:
             if old.base != new.base:
                 found.append(f"the base model changed from {old.base} to {new.base}")
         case (
-            (Predict() | ExplainPredict() | Evaluate() | Convert() | Search()),
-            (Predict() | ExplainPredict() | Evaluate() | Convert() | Search()),
+            (ModelQuery()),
+            (ModelQuery()),
         ):
             if str(old.model) != str(new.model):
                 found.append(f"the model changed from {old.model} to {new.model}")
@@ -144,7 +139,7 @@ def _changes(old: Statement, new: Statement) -> list[str]:
         return [*found, words]
     found += _option_changes(old, new)
     then, now = getattr(old, "query", None), getattr(new, "query", None)
-    if isinstance(then, Query) and isinstance(now, Query) and canonical_query(then) != canonical_query(now):
+    if isinstance(then, Query) and isinstance(now, Query) and then.canonical() != now.canonical():
         found.append("the query changed")
     return found or ["the statement changed"]
 

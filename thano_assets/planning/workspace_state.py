@@ -25,15 +25,15 @@ from thano_assets.planning import PlannedAsset, Planning, Record
 from thano_assets.planning.dry_run import Trial
 from thano_assets.planning.reasons import file_change, statement_changes
 from thano_assets.resources import uploads
-from thano_assets.resources.base_models import identity_of_model
+from thano_assets.resources.resolved_base import identity_of_model
 from thano_assets.resources.warehouse import describe, quote
 from thano_assets.sql.statements import (
     BuildModel,
     Convert,
     CreateTableAs,
-    Evaluate,
+    EncoderQuery,
     ExplainPredict,
-    Predict,
+    ModelQuery,
     Search,
     UploadModel,
 )
@@ -195,7 +195,7 @@ class Workbench:
 
     def _trained_before(self, node: Node, version: Callable[[Key], str | None]) -> ModelVersion | None:
         """The version that was trained from the very same, and is used again instead of being trained."""
-        from thano_assets.assets.models.training import training_fingerprint
+        from thano_assets.assets.models.training_inputs import training_fingerprint
 
         statement = node.entry.statement
         if isinstance(statement, UploadModel):
@@ -360,7 +360,7 @@ class Workbench:
 
         statement = node.entry.statement
         body = statement.body if isinstance(statement, CreateTableAs) else None
-        if not isinstance(body, (Predict, ExplainPredict, Evaluate, Convert, Search)):
+        if not isinstance(body, ModelQuery):
             return None
         tables = [read for read in node.reads if read[0] not in (NodeKind.MODEL, NodeKind.MODEL_VERSION)]
         try:
@@ -371,7 +371,7 @@ class Workbench:
                 return self._trial.count(f"({sql})")
             if isinstance(body, Search) and body.what == "KEYWORD":
                 return self._trial.count(f"({sql})")
-            if isinstance(body, (Convert, Search)):
+            if isinstance(body, EncoderQuery):
                 columns = describe(self._trial.connection, f"({sql})")
                 name = _embedded_column(body, columns, self._runtime)
                 answers = EmbeddingModel.of(body, self._runtime, network=False).answers
@@ -394,10 +394,11 @@ class Workbench:
             return None
 
 
-def _embedded_column(body: Convert | Search, columns: list[Column], runtime: Runtime) -> str | None:
+def _embedded_column(body: EncoderQuery, columns: list[Column], runtime: Runtime) -> str | None:
     """The column whose texts are embedded; ``None`` where the vectors are there."""
     if isinstance(body, Convert):
         return text_column(columns, body).name
+    assert isinstance(body, Search)
     return check_columns(body, columns, runtime)
 
 

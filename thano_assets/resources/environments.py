@@ -142,6 +142,32 @@ def workspace_at(root: str | Path) -> Workspace:
     return Environment(Workspace(outer), folder.name) if (outer / SETTINGS_FILE).is_file() else workspace
 
 
+def find(start: str | Path | None = None, environment: str | None = None) -> Workspace:
+    """The workspace to use, see :meth:`.Workspace.find`; in it the environment of that name.
+
+    Raises:
+        WorkspaceError: an environment cannot have that name.
+    """
+    return in_environment(Workspace.find(start), environment)
+
+
+def open_workspace(
+    path: str | Path | None = None, create: bool = True, environment: str | None = None
+) -> Workspace:
+    """Find a workspace, as :func:`find` does, and see that it is complete.
+
+    Raises:
+        WorkspaceError: it is not there and ``create`` is false, cannot be made, or has broken settings.
+    """
+    workspace = find(path, environment)
+    if create:
+        workspace.create()
+    elif not workspace.is_there:
+        raise workspace.missing()
+    _ = workspace.settings
+    return workspace
+
+
 def in_environment(workspace: Workspace, name: str | None = None) -> Workspace:
     """The environment ``name`` of ``workspace``.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import UnsupportedStatement
-from . import base_models
+from .resolved_base import MODEL, ResolvedBase, model_type
 
 if TYPE_CHECKING:
     from .model_version import ModelVersion
@@ -27,7 +27,7 @@ def no_base_model(name: str, *, tables: bool = False) -> UnsupportedStatement:
     )
 
 
-def of_version(version: ModelVersion) -> base_models.ResolvedBase:
+def of_version(version: ModelVersion) -> ResolvedBase:
     """The base model that a registered version is.
 
     Raises:
@@ -38,10 +38,10 @@ def of_version(version: ModelVersion) -> base_models.ResolvedBase:
     tags = version.tags
     rows = tags.get("thano.rows_train", "")
     texts = f" on {int(rows):,} texts" if rows.isdigit() else ""
-    return base_models.ResolvedBase(
+    return ResolvedBase(
         version.name,
-        base_models.model_type(version.path),
-        base_models.MODEL,
+        model_type(version.path),
+        MODEL,
         version.data_version,
         note=tags.get("thano.base_note") or None,
         version=version.version,
@@ -50,17 +50,17 @@ def of_version(version: ModelVersion) -> base_models.ResolvedBase:
     )
 
 
-def behind(parent: ModelVersion) -> base_models.ResolvedBase:
+def behind(parent: ModelVersion) -> ResolvedBase:
     """The base model built here that ``parent`` was trained from, as its tags tell, also where it is gone.
 
     Its folder is the parent's own: who goes on from a model needs no other weights.
     """
     tags = parent.tags
     number = tags.get(BASE_VERSION_TAG, "").rpartition(" ")[2]
-    return base_models.ResolvedBase(
+    return ResolvedBase(
         tags.get("thano.base", ""),
-        base_models.model_type(parent.path),
-        base_models.MODEL,
+        model_type(parent.path),
+        MODEL,
         tags.get("thano.base_revision", ""),
         note=tags.get("thano.base_note") or None,
         version=int(number) if number.isdigit() else None,

@@ -138,20 +138,10 @@ class Workspace:
         return (self.data, *self.settings.files.allowed)
 
     @classmethod
-    def find(cls, start: str | Path | None = None, environment: str | None = None) -> Workspace:
-        """The workspace to use: ``start``, else ``THANO_WORKSPACE``, else the nearest folder upward from the
-        current one that has a ``thano.toml``, else ``./workspace``; in it the environment of that name,
-        by default that of ``THANO_ENV`` ('' is production).
-
-        Raises:
-            WorkspaceError: an environment cannot have that name.
+    def find(cls, start: str | Path | None = None) -> Workspace:
+        """``start``, else ``THANO_WORKSPACE``, else the nearest folder upward that has a ``thano.toml``, else
+        ``./workspace``; see :func:`.environments.find`.
         """
-        from .environments import in_environment
-
-        return in_environment(cls._find(start), environment)
-
-    @classmethod
-    def _find(cls, start: str | Path | None) -> Workspace:
         if wanted := start if start is not None else os.environ.get(ENVIRONMENT_VARIABLE):
             try:
                 workspace = cls(wanted)
@@ -169,24 +159,6 @@ class Workspace:
             if (folder / SETTINGS_FILE).is_file():
                 return cls(folder)
         return cls(here / "workspace")
-
-    @classmethod
-    def open(
-        cls, path: str | Path | None = None, create: bool = True, environment: str | None = None
-    ) -> Workspace:
-        """Find a workspace, as :meth:`find` does, and see that it is complete.
-
-        Raises:
-            WorkspaceError: it is not there and ``create`` is false, it cannot be made, or its settings
-                are broken.
-        """
-        workspace = cls.find(path, environment)
-        if create:
-            workspace.create()
-        elif not workspace.is_there:
-            raise workspace.missing()
-        _ = workspace.settings
-        return workspace
 
     @property
     def is_there(self) -> bool:

@@ -7,11 +7,14 @@ from thano_assets.sql.base_names import TABLE_BASES, build_kind, is_media_model
 from thano_assets.sql.cursor import Common
 from thano_assets.sql.grammar import MEDIA_REFUSAL
 from thano_assets.sql.lexer import QUOTED, STRING
+from thano_assets.sql.objectives import BASE_KIND
 from thano_assets.sql.options import Options
 from thano_assets.sql.queries import QueryReader
 from thano_assets.sql.source import Span
 from thano_assets.sql.statements import (
+    BuildBaseModel,
     BuildModel,
+    BuildTableModel,
     Convert,
     DeleteModel,
     Evaluate,
@@ -58,7 +61,10 @@ class ModelReader(QueryReader):
         kind = build_kind(base)
         options = self.options(kind)
         query = self._as_query(kind, options)
-        return BuildModel(
+        cls = BuildTableModel if base in TABLE_BASES else BuildModel
+        if options.kind == BASE_KIND:
+            cls = BuildBaseModel
+        return cls(
             name=name,
             name_span=name_span,
             base=base,

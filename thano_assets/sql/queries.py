@@ -19,6 +19,7 @@ from thano_assets.sql.grammar import (
 from thano_assets.sql.judge import Complaint, statement_kinds
 from thano_assets.sql.lexer import OPERATOR, QUOTED, WORD, Token
 from thano_assets.sql.options import Options
+from thano_assets.sql.reads import after_explain, tables_read
 from thano_assets.sql.source import Span
 from thano_assets.sql.statements import Nested, Query, QueryStatement, Rendered, Statement
 
@@ -53,7 +54,6 @@ _WRITING = (
 )
 #: First words of what :data:`_NESTABLE` and :data:`_STANDALONE` list: looked at before the lists.
 _FIRST_OF_STATEMENTS = frozenset(words[0] for words in (*_NESTABLE, *_STANDALONE)) | {"OPTIONS"}
-_EXPLAIN_SETTINGS = ("FORMAT", "ANALYZE", "VERBOSE", "COSTS")
 
 
 def starts_nestable(cursor: Cursor, index: int) -> bool:
@@ -67,24 +67,6 @@ def starts_media(cursor: Cursor, index: int) -> bool:
     if index >= len(cursor.tokens) or cursor.tokens[index].upper not in ("SEARCH", "PRINT"):
         return False
     return any(cursor.sees_at(index + 1, what) for what in MEDIA_WORDS)
-
-
-def after_explain(tokens: list[Token]) -> int:
-    """How many tokens ``EXPLAIN [ANALYZE] [(settings)]`` takes at the start of a query; 0 without one."""
-    if not tokens or tokens[0].upper != "EXPLAIN":
-        return 0
-    index = 1
-    if index < len(tokens) and tokens[index].upper in ("ANALYZE", "ANALYSE"):
-        index += 1
-    if (
-        index + 1 < len(tokens)
-        and tokens[index].upper == "("
-        and tokens[index + 1].upper in _EXPLAIN_SETTINGS
-    ):
-        while index < len(tokens) and tokens[index].upper != ")":
-            index += 1
-        index += 1
-    return index
 
 
 class QueryReader(Cursor, ABC):
@@ -335,8 +317,6 @@ class QueryReader(Cursor, ABC):
 
 def _tables_of(statement: Statement) -> Iterator[tuple[str, int]]:
     """The tables that a nested statement reads, at any depth, and their offsets in the source."""
-    from thano_assets.sql.reads import tables_read
-
     query = getattr(statement, "query", None)
     if not isinstance(query, Query):
         return

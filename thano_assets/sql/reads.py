@@ -11,7 +11,8 @@ from typing import Any
 from thano_assets.errors import SyntaxProblem, UnsupportedStatement
 from thano_assets.sql.judge import NOWHERE, char_offset, deep_trees, plain_spaces, syntax_tree
 from thano_assets.sql.lexer import QUOTED, STRING, WORD, Token, tokenize
-from thano_assets.sql.queries import after_explain
+
+_EXPLAIN_SETTINGS = ("FORMAT", "ANALYZE", "VERBOSE", "COSTS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,3 +364,21 @@ def _constants(expressions: list[dict[str, Any]]) -> list[tuple[str, int]] | Non
         else:
             return None
     return found
+
+
+def after_explain(tokens: list[Token]) -> int:
+    """How many tokens ``EXPLAIN [ANALYZE] [(settings)]`` takes at the start of a query; 0 without one."""
+    if not tokens or tokens[0].upper != "EXPLAIN":
+        return 0
+    index = 1
+    if index < len(tokens) and tokens[index].upper in ("ANALYZE", "ANALYSE"):
+        index += 1
+    if (
+        index + 1 < len(tokens)
+        and tokens[index].upper == "("
+        and tokens[index + 1].upper in _EXPLAIN_SETTINGS
+    ):
+        while index < len(tokens) and tokens[index].upper != ")":
+            index += 1
+        index += 1
+    return index

@@ -6,51 +6,29 @@ say itself canonically. Nothing here knows how a statement is run.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 from thano_assets.errors import line_and_column
-from thano_assets.sql.base_names import TABLE_BASES
-from thano_assets.sql.objectives import BASE_KIND
+from thano_assets.sql.base_names import TABLE_BASES, is_media_model
+from thano_assets.sql.canonical import (
+    identifier,
+    join,
+    options_text,
+    string_text,
+    table_name,
+    tokens_text,
+    without_parentheses,
+    words,
+)
 from thano_assets.sql.options import Options
 from thano_assets.sql.source import Span
 
-__all__ = [
-    "Body",
-    "BuildModel",
-    "Convert",
-    "Copy",
-    "CreateTableAs",
-    "DeleteModel",
-    "DropExpect",
-    "DropTable",
-    "Evaluate",
-    "Expect",
-    "ExplainPredict",
-    "FitModel",
-    "GetThanosql",
-    "ListItems",
-    "ModelRef",
-    "Nested",
-    "Plan",
-    "Predict",
-    "PromoteModel",
-    "Query",
-    "QueryStatement",
-    "RebuildModel",
-    "Rendered",
-    "Search",
-    "ShowCreate",
-    "ShowLineage",
-    "ShowRuns",
-    "ShowTraining",
-    "ShowVersions",
-    "Span",
-    "Statement",
-    "UploadModel",
-]
+#: The alias of the version that answers where a statement names no other.
+CHAMPION = "champion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +65,29 @@ class Statement:
     def canonical(self) -> str:
         """The statement without white space, comments, keyword case, option order, aliases, given defaults.
 
-        Two statements with the same canonical text make the same thing; it is itself a statement that parses.
+        Two statements with the same canonical text make the same thing, so it serves as identity and goes
+        into fingerprints. It is itself a statement that parses, and its own canonical text is itself.
         """
-        from thano_assets.sql.canonical import canonical_statement
+        return join(self.option_kind, *self._canonical())
 
-        return canonical_statement(self)
+    def _canonical(self) -> tuple[str, ...]:
+        """What follows the first words of the canonical text."""
+        return ()
+
+    @property
+    def inner(self) -> Statement:
+        """The statement that gives the rows: that after AS of a CREATE TABLE, else itself."""
+        return self
+
+    @property
+    def rows_from(self) -> Query | None:
+        """The query that the statement reads its rows from, if it has one."""
+        return None
+
+    @property
+    def model_named(self) -> ModelRef | None:
+        """The model that the statement asks or goes on from; a base model perhaps, where it embeds."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -167,6 +163,20 @@ class Query:
             parts.append(rest)
         return Rendered("".join(parts), tuple(pieces))
 
+    def canonical(self) -> str:
+        """The tokens with one blank between; words in lower case, strings and quoted names unchanged.
+
+        Parentheses around the whole are left out; a nested statement stands in its own canonical text.
+        """
+        parts: list[str] = []
+        position = self.span.start
+        for nested in self.nested:
+            parts.extend(words(self.source, Span(position, nested.span.start)))
+            parts.append(f"({nested.statement.canonical()})")
+            position = nested.span.end
+        parts.extend(words(self.source, Span(position, self.span.end)))
+        return " ".join(without_parentheses(parts))
+
 
 @dataclass(frozen=True)
 class ModelRef:
@@ -186,6 +196,17 @@ class ModelRef:
             return f"{self.name} VERSION {self.version}"
         return f"{self.name}@{self.alias}" if self.alias else self.name
 
+    @property
+    def is_champion(self) -> bool:
+        """Whether the version is meant that answers: no other one is named."""
+        return self.version is None and (self.alias or CHAMPION).lower() == CHAMPION
+
+    def canonical(self) -> str:
+        """As it stands in a canonical text; the plain name is the champion."""
+        version = f" VERSION {self.version}" if self.version is not None else ""
+        alias = f"@{identifier(self.alias)}" if self.alias and self.alias.lower() != CHAMPION else ""
+        return identifier(self.name) + version + alias
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueryStatement(Statement):
@@ -193,6 +214,13 @@ class QueryStatement(Statement):
 
     kind: ClassVar[str] = "QUERY"
     query: Query
+
+    @property
+    def rows_from(self) -> Query:
+        return self.query
+
+    def canonical(self) -> str:
+        return self.query.canonical()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,58 +240,84 @@ class Copy(Statement):
         mode: str = "replace" if self.options.value("overwrite") else self.options.value("if_exists")
         return mode
 
-
-@dataclass(frozen=True, kw_only=True)
-class Predict(Statement):
-    """``PREDICT USING model AS query``."""
-
-    kind: ClassVar[str] = "PREDICT"
-    model: ModelRef
-    query: Query
+    def _canonical(self) -> tuple[str, ...]:
+        content = self.path if self.path is not None else self.rows_json
+        return table_name(self.table), options_text(self.options), "FROM", string_text(content or "")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Statement):
-    """``EVALUATE USING model AS query``."""
+class ModelQuery(Statement):
+    """A statement that asks a model about the rows of a query: ``… USING model [OPTIONS (…)] AS query``."""
 
-    kind: ClassVar[str] = "EVALUATE"
-    model: ModelRef
-    query: Query
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convert(Statement):
-    """``CONVERT USING model AS query``."""
-
-    kind: ClassVar[str] = "CONVERT"
-    model: ModelRef
-    query: Query
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search(Statement):
-    """``SEARCH {TEXT | KEYWORD} USING model AS query``."""
-
-    kind: ClassVar[str] = "SEARCH"
-    what: str
     model: ModelRef
     query: Query
 
     @property
-    def option_kind(self) -> str:
-        return f"SEARCH {self.what}"
+    def rows_from(self) -> Query:
+        return self.query
+
+    @property
+    def model_named(self) -> ModelRef:
+        return self.model
+
+    def _canonical(self) -> tuple[str, ...]:
+        return "USING", self.model.canonical(), options_text(self.options), "AS", self.query.canonical()
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainPredict(Statement):
+class ClassifierQuery(ModelQuery):
+    """One that asks a model that was trained to predict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderQuery(ModelQuery):
+    """One that asks a model for embeddings: a registered one, or a base model."""
+
+    def _canonical(self) -> tuple[str, ...]:
+        using, model, *rest = super()._canonical()
+        if is_media_model(model):
+            model = f'"{model}"'  # without quotes it would be refused
+        return using, model, *rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict(ClassifierQuery):
+    """``PREDICT USING model AS query``."""
+
+    kind: ClassVar[str] = "PREDICT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(ClassifierQuery):
+    """``EVALUATE USING model AS query``."""
+
+    kind: ClassVar[str] = "EVALUATE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainPredict(ClassifierQuery):
     """``EXPLAIN PREDICT USING model AS query``; its options are those of PREDICT and ``top_k``."""
 
     kind: ClassVar[str] = "EXPLAIN PREDICT"
-    model: ModelRef
-    query: Query
 
 
-Body: TypeAlias = Query | Predict | ExplainPredict | Evaluate | Convert | Search
+@dataclass(frozen=True, kw_only=True)
+class Convert(EncoderQuery):
+    """``CONVERT USING model AS query``."""
+
+    kind: ClassVar[str] = "CONVERT"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search(EncoderQuery):
+    """``SEARCH {TEXT | KEYWORD} USING model AS query``."""
+
+    kind: ClassVar[str] = "SEARCH"
+    what: str
+
+    @property
+    def option_kind(self) -> str:
+        return f"SEARCH {self.what}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,7 +329,18 @@ class CreateTableAs(Statement):
     name_span: Span
     or_replace: bool
     if_not_exists: bool
-    body: Body
+    body: Query | ModelQuery
+
+    @property
+    def inner(self) -> Statement:
+        return self.body if isinstance(self.body, Statement) else self
+
+    @property
+    def rows_from(self) -> Query:
+        return self.body if isinstance(self.body, Query) else self.body.query
+
+    def canonical(self) -> str:
+        return join("CREATE TABLE", table_name(self.name), "AS", self.body.canonical())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,46 +352,122 @@ class DropTable(Statement):
     name_span: Span
     if_exists: bool
 
+    def _canonical(self) -> tuple[str, ...]:
+        return "IF EXISTS" if self.if_exists else "", table_name(self.name)
+
 
 @dataclass(frozen=True, kw_only=True)
-class BuildModel(Statement):
+class TrainModel(Statement, ABC):
+    """A statement that trains a model on the rows of a query."""
+
+    name: str
+    name_span: Span
+    query: Query
+
+    @property
+    def task(self) -> str | None:
+        """What a model of tables predicts: ``classification`` or ``regression``; ``None`` of text models."""
+        return None
+
+    @property
+    def rows_from(self) -> Query:
+        return self.query
+
+    @property
+    def evaluate_on(self) -> str | None:
+        """The table on which a new version is compared with the champion, where one is named."""
+        table = self.options.get("evaluate_on")
+        return str(table) if table else None
+
+    @property
+    @abstractmethod
+    def start(self) -> object:
+        """What the training starts from, as it goes into its fingerprint."""
+
+    @property
+    @abstractmethod
+    def start_span(self) -> Span:
+        """Where the statement names it."""
+
+    @abstractmethod
+    def _start(self) -> str:
+        """What follows USING in the canonical text."""
+
+    def canonical(self) -> str:
+        return join(
+            self.kind,
+            identifier(self.name),
+            "USING",
+            self._start(),
+            options_text(self.options),
+            "AS",
+            self.query.canonical(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildModel(TrainModel):
     """``BUILD MODEL name USING base AS query``; a quoted ``base`` may be a hub id or a folder.
 
-    Its options are those of a base model where the objective makes one.
+    This class is a classifier of texts; what else can be built are the classes below.
     """
 
     kind: ClassVar[str] = "BUILD MODEL"
-    name: str
-    name_span: Span
     base: str
     base_span: Span
     base_quoted: bool
-    query: Query
 
     @property
     def option_kind(self) -> str:
         return self.options.kind
 
     @property
-    def pretrains(self) -> bool:
-        """Whether it makes a base model, not a classifier."""
-        return self.options.kind == BASE_KIND
+    def start(self) -> object:
+        return self.base, self.base_quoted
 
     @property
-    def task(self) -> str | None:
-        """What a model of tables predicts: ``classification`` or ``regression``; ``None`` of text models."""
-        return TABLE_BASES.get(self.base)
+    def start_span(self) -> Span:
+        return self.base_span
+
+    def _start(self) -> str:
+        return string_text(self.base) if self.base_quoted else identifier(self.base)
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitModel(Statement):
+class BuildBaseModel(BuildModel):
+    """A BUILD MODEL whose objective makes a base model, an encoder without labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildTableModel(BuildModel):
+    """A BUILD MODEL that finds a model of a table's columns."""
+
+    @property
+    def task(self) -> str:
+        return TABLE_BASES[self.base]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitModel(TrainModel):
     """``FIT MODEL name USING parent AS query``."""
 
     kind: ClassVar[str] = "FIT MODEL"
-    name: str
-    name_span: Span
     parent: ModelRef
-    query: Query
+
+    @property
+    def model_named(self) -> ModelRef:
+        return self.parent
+
+    @property
+    def start(self) -> object:
+        return str(self.parent)
+
+    @property
+    def start_span(self) -> Span:
+        return self.parent.span
+
+    def _start(self) -> str:
+        return self.parent.canonical()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,6 +476,9 @@ class ListItems(Statement):
 
     kind: ClassVar[str] = "LIST"
     what: str
+
+    def canonical(self) -> str:
+        return join("LIST", self.what)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,6 +494,9 @@ class GetThanosql(Statement):
     def option_kind(self) -> str:
         return f"GET THANOSQL {self.what}"
 
+    def _canonical(self) -> tuple[str, ...]:
+        return identifier(self.name), options_text(self.options)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteModel(Statement):
@@ -359,6 +506,9 @@ class DeleteModel(Statement):
     name: str
     name_span: Span
     version: int | None
+
+    def _canonical(self) -> tuple[str, ...]:
+        return identifier(self.name), _version(self.version)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,6 +521,9 @@ class UploadModel(Statement):
     path: str
     path_span: Span
 
+    def _canonical(self) -> tuple[str, ...]:
+        return identifier(self.name), options_text(self.options), "FROM", string_text(self.path)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromoteModel(Statement):
@@ -380,6 +533,9 @@ class PromoteModel(Statement):
     name: str
     name_span: Span
     version: int
+
+    def _canonical(self) -> tuple[str, ...]:
+        return identifier(self.name), _version(self.version)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,6 +551,9 @@ class RebuildModel(Statement):
     version: int | None = None
     verify: bool = False
 
+    def _canonical(self) -> tuple[str, ...]:
+        return identifier(self.name), _version(self.version), "VERIFY" if self.verify else ""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShowCreate(Statement):
@@ -405,6 +564,9 @@ class ShowCreate(Statement):
     name: str
     name_span: Span
 
+    def _canonical(self) -> tuple[str, ...]:
+        return self.what, (table_name if self.what == "TABLE" else identifier)(self.name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShowLineage(Statement):
@@ -413,6 +575,9 @@ class ShowLineage(Statement):
     kind: ClassVar[str] = "SHOW LINEAGE"
     name: str
     name_span: Span
+
+    def _canonical(self) -> tuple[str, ...]:
+        return (identifier(self.name),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -423,6 +588,9 @@ class ShowVersions(Statement):
     name: str
     name_span: Span
 
+    def _canonical(self) -> tuple[str, ...]:
+        return "OF MODEL", identifier(self.name)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShowTraining(Statement):
@@ -431,6 +599,9 @@ class ShowTraining(Statement):
     kind: ClassVar[str] = "SHOW TRAINING"
     name: str
     name_span: Span
+
+    def _canonical(self) -> tuple[str, ...]:
+        return "OF MODEL", identifier(self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,6 +625,9 @@ class Expect(Statement):
         """The condition as it was written."""
         return self.condition_span.slice(self.source)
 
+    def _canonical(self) -> tuple[str, ...]:
+        return tokens_text(self.source, self.condition_span), "ON", table_name(self.table)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DropExpect(Statement):
@@ -464,6 +638,11 @@ class DropExpect(Statement):
     table: str
     table_span: Span
 
+    def _canonical(self) -> tuple[str, ...]:
+        span = self.condition_span
+        condition = "" if span is None else tokens_text(self.source, span)
+        return condition, "ON", table_name(self.table)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Statement):
@@ -471,3 +650,10 @@ class Plan(Statement):
 
     kind: ClassVar[str] = "PLAN"
     statement: Statement
+
+    def _canonical(self) -> tuple[str, ...]:
+        return (self.statement.canonical(),)
+
+
+def _version(number: int | None) -> str:
+    return f"VERSION {number}" if number is not None else ""

@@ -9,17 +9,13 @@ from thano_assets.sql.options import Options
 from thano_assets.sql.queries import QueryReader, starts_nestable
 from thano_assets.sql.source import Span
 from thano_assets.sql.statements import (
-    Body,
-    Convert,
     Copy,
     CreateTableAs,
     DropExpect,
     DropTable,
-    Evaluate,
     Expect,
-    ExplainPredict,
-    Predict,
-    Search,
+    ModelQuery,
+    Query,
 )
 
 
@@ -113,7 +109,7 @@ class TableReader(QueryReader):
             body=body,
         )
 
-    def _body(self, kind: str) -> Body:
+    def _body(self, kind: str) -> Query | ModelQuery:
         first, end = self.position, self.end
         while (
             first < end
@@ -124,7 +120,7 @@ class TableReader(QueryReader):
             first, end = first + 1, end - 1
         if starts_nestable(self, first) and not self.sees_at(first, "LIST"):
             body = self.nested_statement(first, end)
-            assert isinstance(body, (Predict, ExplainPredict, Evaluate, Convert, Search))
+            assert isinstance(body, ModelQuery)
             return body
         return self.query(kind)
 

@@ -9,16 +9,25 @@ from thano_assets.catalog import EntryKind
 from thano_assets.errors import InvalidOption, ThanoError, UnsupportedStatement, WorkspaceError
 from thano_assets.graph import Node
 from thano_assets.graph.build import Key, NodeKind, makes_base, model_ref
-from thano_assets.resources import base_models, own_bases
+from thano_assets.resources import base_models, own_bases, resolved_base
 from thano_assets.sql.base_names import CATALOGUE_NAMES, may_be_own_base
 from thano_assets.sql.objectives import REPLACED_TOKEN_DETECTION
-from thano_assets.sql.statements import BuildModel, Evaluate, ExplainPredict, FitModel, Predict, Statement
+from thano_assets.sql.statements import (
+    BuildBaseModel,
+    BuildModel,
+    ClassifierQuery,
+    Evaluate,
+    ExplainPredict,
+    FitModel,
+    Predict,
+    Statement,
+)
 
 if TYPE_CHECKING:
     from thano_assets.catalog.overlay import Entries
-    from thano_assets.resources.base_models import ResolvedBase
     from thano_assets.resources.model_version import ModelVersion
     from thano_assets.resources.registry import Registry
+    from thano_assets.resources.resolved_base import ResolvedBase
     from thano_assets.resources.workspace import Workspace
 
 #: Layouts whose pre-training goes on here, by Transformers' model type.
@@ -35,7 +44,7 @@ def base_of(
             pre-training cannot go on; without a place.
         WorkspaceError: the files of a model that was built here are gone.
     """
-    if statement.pretrains:
+    if isinstance(statement, BuildBaseModel):
         known = next((one for one in base_models.catalogue() if one.name == statement.base), None)
         if known is not None and known.purpose == "classify":  # its layout is known without its weights
             _check_layout(statement, known.class_name.partition("For")[0].lower())
@@ -47,7 +56,7 @@ def base_of(
         network=network,
         own=lambda name: None if name == statement.name else registry.resolve(name),
     )
-    if statement.pretrains:
+    if isinstance(statement, BuildBaseModel):
         _check_layout(statement, base.architecture)
     return base
 
@@ -96,7 +105,7 @@ def base_tags(base: ResolvedBase) -> dict[str, str]:
         "thano.base_identity": base.identity,
         "thano.class_name": base.name,
     }
-    if base.source == base_models.MODEL:
+    if base.source == resolved_base.MODEL:
         tags[own_bases.BASE_VERSION_TAG] = f"{base.name} VERSION {base.version}"
     return tags
 
@@ -134,7 +143,7 @@ def check_models(part: Statement, catalog: Entries, known: Iterable[str]) -> Non
 
 def _check_base(statement: BuildModel, catalog: Entries, known: Iterable[str]) -> None:
     name, place = statement.base, statement.base_span
-    if statement.pretrains and statement.name in CATALOGUE_NAMES:
+    if isinstance(statement, BuildBaseModel) and statement.name in CATALOGUE_NAMES:
         own = statement.name_span
         raise InvalidOption(
             f"{statement.name} is a base model of the catalogue, so USING {statement.name} would never mean "
@@ -150,7 +159,7 @@ def _check_base(statement: BuildModel, catalog: Entries, known: Iterable[str]) -
         error = UnsupportedStatement(
             f"{name} cannot be its own base model.",
             hint="Give the result another name: each base model can be made again from what it names."
-            if statement.pretrains
+            if isinstance(statement, BuildBaseModel)
             else f"FIT MODEL {name} USING {name} goes on training a classifier.",
         )
     elif ours and makes_base(entry):
@@ -172,7 +181,7 @@ def _check_base(statement: BuildModel, catalog: Entries, known: Iterable[str]) -
         raise error.at(statement.source, place.start, len(place))
 
 
-def asked_of_base(statement: Predict | ExplainPredict | Evaluate | FitModel) -> ThanoError:
+def asked_of_base(statement: ClassifierQuery | FitModel) -> ThanoError:
     """The refusal to ask a base model what only a classifier answers, placed at its name."""
     ref = model_ref(statement)
     assert ref is not None

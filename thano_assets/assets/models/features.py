@@ -18,7 +18,14 @@ from thano_assets.errors import (
     did_you_mean,
 )
 from thano_assets.resources.warehouse import Column, literal, quote
-from thano_assets.sql.statements import BuildModel, Evaluate, ExplainPredict, FitModel, Predict, Statement
+from thano_assets.sql.statements import (
+    BuildBaseModel,
+    BuildModel,
+    ClassifierQuery,
+    Evaluate,
+    Statement,
+    TrainModel,
+)
 
 if TYPE_CHECKING:
     from thano_assets.resources.model_version import ModelVersion
@@ -190,16 +197,14 @@ class TableReading:
         return f"md5(CAST({SNAPSHOT_ROW} AS VARCHAR))"
 
 
-def training_columns(
-    statement: BuildModel | FitModel, columns: list[Column]
-) -> tuple[Reading, Column | None]:
+def training_columns(statement: TrainModel, columns: list[Column]) -> tuple[Reading, Column | None]:
     """How the rows of a BUILD or FIT MODEL are read, and the column of labels; a base model has none.
 
     Raises:
         UnknownColumn, ColumnTypeError: its options do not fit the query.
         TrainingDataError: no column is left to learn from.
     """
-    if isinstance(statement, BuildModel) and statement.pretrains:
+    if isinstance(statement, BuildBaseModel):
         return TextReading(text_column(columns, statement).name), None
     if not (isinstance(statement, BuildModel) and statement.task):
         return TextReading(text_column(columns, statement).name), find_column(columns, statement, "label_col")
@@ -231,7 +236,7 @@ def training_columns(
     return TableReading(tuple(features)), label
 
 
-def unread(columns: list[Column], statement: BuildModel | FitModel, reading: Reading) -> list[Column]:
+def unread(columns: list[Column], statement: TrainModel, reading: Reading) -> list[Column]:
     """Columns of the query that a model of tables cannot read, and that nobody dropped."""
     if not isinstance(reading, TableReading):
         return []
@@ -298,14 +303,12 @@ def is_number(column: Column) -> bool:
     return _NUMBER.fullmatch(column.type) is not None
 
 
-def label_type_kept(statement: BuildModel | FitModel) -> str:
+def label_type_kept(statement: TrainModel) -> str:
     """The DuckDB type of labels in a snapshot."""
     return "DOUBLE" if isinstance(statement, BuildModel) and statement.task == "regression" else "VARCHAR"
 
 
-def asked_columns(
-    statement: Predict | ExplainPredict | Evaluate, version: ModelVersion, columns: list[Column]
-) -> Reading:
+def asked_columns(statement: ClassifierQuery, version: ModelVersion, columns: list[Column]) -> Reading:
     """How ``version`` reads the rows that a statement asks it about.
 
     Raises:
@@ -367,9 +370,7 @@ def asked_with(
     return TableReading(tuple(features))
 
 
-def truth_column(
-    statement: Predict | ExplainPredict | Evaluate, version: ModelVersion, columns: list[Column]
-) -> Column | None:
+def truth_column(statement: ClassifierQuery, version: ModelVersion, columns: list[Column]) -> Column | None:
     """The column of true labels: that of ``label_col``; of a model of tables, by default its own in EVALUATE.
 
     Raises:

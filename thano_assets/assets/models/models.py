@@ -13,12 +13,8 @@ from thano_assets.assets.models import pretrained_models, promotion, uploaded_mo
 from thano_assets.assets.models.bases import asked_of_base, base_tags
 from thano_assets.assets.models.labels import classes_of
 from thano_assets.assets.models.trainers import Made
-from thano_assets.assets.models.training import (
-    Training,
-    asked_again,
-    kept_version,
-    training_from,
-)
+from thano_assets.assets.models.training import Training, asked_again, kept_version
+from thano_assets.assets.models.training_inputs import training_from
 from thano_assets.assets.models.training_sets import TrainingSet, kept_rows
 from thano_assets.assets.models.tuning import CHOSEN_TAG, parameters
 from thano_assets.assets.predictions.scoring import refuse_tables
@@ -27,13 +23,13 @@ from thano_assets.errors import ThanoError, TrainingDataError, UnknownModel
 from thano_assets.graph import Node, NodeKind
 from thano_assets.learning.model_folder import weights_digest
 from thano_assets.results import counted
-from thano_assets.sql.statements import BuildModel, FitModel, UploadModel
+from thano_assets.sql.statements import BuildBaseModel, FitModel, TrainModel, UploadModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from thano_assets.resources.base_models import ResolvedBase
     from thano_assets.resources.registry import ModelVersion
+    from thano_assets.resources.resolved_base import ResolvedBase
 
 
 # Figures of the result's row, by what a model of tables predicts; those of a text model under None.
@@ -60,16 +56,16 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     statement = node.entry.statement
     if isinstance(statement, UploadModel):
         return uploaded_models.materialize(node, statement, runtime)
-    if isinstance(statement, BuildModel) and statement.pretrains:
+    if isinstance(statement, BuildBaseModel):
         return pretrained_models.materialize(node, statement, runtime)
-    if isinstance(statement, (BuildModel, FitModel)):
+    if isinstance(statement, TrainModel):
         again = asked_again()
         training = again if isinstance(again, Training) else _training_of(node, statement, runtime)
         return _answered(training, runtime)
     return _prebuilt(node, runtime)
 
 
-def _training_of(node: Node, statement: BuildModel | FitModel, runtime: Runtime) -> Training:
+def _training_of(node: Node, statement: TrainModel, runtime: Runtime) -> Training:
     training_set = kept_rows(node.name, runtime)
     parent = _parent(statement, training_set, runtime) if isinstance(statement, FitModel) else None
     return training_from(node.name, statement, training_set, parent, runtime)

@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.models.bases import base_of, base_tags
 from thano_assets.assets.models.trainers import Made, computed_tags
-from thano_assets.assets.models.training import (
-    asked_again,
-    fingerprint_of,
-    kept_version,
-    text_settings,
-)
+from thano_assets.assets.models.training import asked_again, kept_version, text_settings
+from thano_assets.assets.models.training_inputs import fingerprint_of
 from thano_assets.assets.models.training_sets import TrainingSet, kept_rows
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.graph import Node, NodeKind
 from thano_assets.learning.model_folder import weights_digest
-from thano_assets.resources.base_models import model_type
 from thano_assets.resources.model_version import OBJECTIVE_TAG
+from thano_assets.resources.resolved_base import model_type
 from thano_assets.sql.objectives import REPLACED_TOKEN_DETECTION
 from thano_assets.sql.statements import BuildModel
 
@@ -32,9 +28,9 @@ if TYPE_CHECKING:
 
     from thano_assets.learning.pretrain import PretrainingResult
     from thano_assets.learning.settings import PretrainingSettings
-    from thano_assets.resources.base_models import ResolvedBase
     from thano_assets.resources.mlflow_run import BuildRun
     from thano_assets.resources.registry import ModelVersion
+    from thano_assets.resources.resolved_base import ResolvedBase
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from thano_assets.assets.models.features import (
 )
 from thano_assets.assets.models.labels import class_of, classes_of, missing_words, present_label
 from thano_assets.assets.models.leakage import Leak, Memory, Trained, rows_seen
-from thano_assets.assets.models.trainers import Settings, Trainer, trainer_of
+from thano_assets.assets.models.trainers import Settings, Trainer
+from thano_assets.assets.models.training_inputs import trainer_of
 from thano_assets.assets.models.training_sets import TrainingSet, write_snapshot
 from thano_assets.assets.predictions.scoring import probabilities
 from thano_assets.assets.runtime import CheckOutcome, Outcome, Runtime
@@ -40,7 +41,7 @@ from thano_assets.errors import (
 from thano_assets.resources.registry import DECISION_TAG, VERDICT_TAG
 from thano_assets.resources.warehouse import Column, describe, literal, quote
 from thano_assets.sql.promotion import Comparison, Condition, condition_of
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import BuildModel, TrainModel
 from thano_assets.system import scratch_database
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Gate:
     @classmethod
     def of(
         cls,
-        statement: BuildModel | FitModel,
+        statement: TrainModel,
         training_set: TrainingSet,
         classes: list[str],
         label_type: str,
@@ -319,9 +320,7 @@ def _reading_of(version: ModelVersion) -> Reading:
     return TableReading.of(version.features) if version.task else TextReading("text")
 
 
-def _check_comparable(
-    statement: BuildModel | FitModel, training_set: TrainingSet, champion: ModelVersion
-) -> None:
+def _check_comparable(statement: TrainModel, training_set: TrainingSet, champion: ModelVersion) -> None:
     """Check that the champion can be asked about rows that the new version reads.
 
     Raises:
@@ -367,7 +366,7 @@ def _words(
 
 
 def check_evaluation_table(
-    statement: BuildModel | FitModel, runtime: Runtime, query: list[Column] | None = None
+    statement: TrainModel, runtime: Runtime, query: list[Column] | None = None
 ) -> None:
     """Check, where the table of ``evaluate_on`` is there already, that it has the columns that are needed.
 
@@ -395,7 +394,7 @@ def check_evaluation_table(
     _read_like(statement, reading, label.name, columns)
 
 
-def _columns(statement: BuildModel | FitModel, columns: list[Column]) -> tuple[Column, Column]:
+def _columns(statement: TrainModel, columns: list[Column]) -> tuple[Column, Column]:
     """The text and the label column of the table of ``evaluate_on``."""
     found = [_column(statement, columns, str(statement.options.value(name)), name) for name in _TEXT_OPTIONS]
     try:
@@ -409,7 +408,7 @@ def _columns(statement: BuildModel | FitModel, columns: list[Column]) -> tuple[C
     return found[0], found[1]
 
 
-def _column(statement: BuildModel | FitModel, columns: list[Column], name: str, what: str) -> Column:
+def _column(statement: TrainModel, columns: list[Column], name: str, what: str) -> Column:
     column = next((one for one in columns if one.name.casefold() == name.casefold()), None)
     if column is None:
         place = statement.options.value_span("evaluate_on")
@@ -423,7 +422,7 @@ def _column(statement: BuildModel | FitModel, columns: list[Column], name: str, 
 
 
 def _read_like(
-    statement: BuildModel | FitModel, reading: Reading, label: str, columns: list[Column]
+    statement: TrainModel, reading: Reading, label: str, columns: list[Column]
 ) -> tuple[Reading, Column]:
     """How the table of ``evaluate_on`` is read, so that its rows are those of a snapshot.
 
@@ -457,7 +456,7 @@ def _read_like(
 
 
 def _freeze_table(
-    statement: BuildModel | FitModel,
+    statement: TrainModel,
     training_set: TrainingSet,
     classes: list[str],
     label_type: str,
@@ -531,7 +530,7 @@ def _categories(training_set: TrainingSet, runtime: Runtime) -> dict[str, list[s
 
 
 def _freeze_held_out(
-    statement: BuildModel | FitModel, training_set: TrainingSet, own: Trained, runtime: Runtime
+    statement: TrainModel, training_set: TrainingSet, own: Trained, runtime: Runtime
 ) -> Frozen:
     """Keep the rows that the training holds out."""
     import duckdb

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING
 from thano_assets.assets.models.bases import base_behind
 from thano_assets.assets.models.leakage import parent_version
 from thano_assets.assets.models.pretrained_models import Pretraining, pretraining_from
-from thano_assets.assets.models.training import Training, training_from
+from thano_assets.assets.models.training import Training
+from thano_assets.assets.models.training_inputs import training_from
 from thano_assets.assets.models.training_sets import TrainingSet
 from thano_assets.assets.models.tuning import CHOSEN_TAG, parameters
 from thano_assets.assets.runtime import Runtime
 from thano_assets.errors import UnsupportedStatement, WorkspaceError
 from thano_assets.sql import parse
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import BuildBaseModel, BuildModel, FitModel, TrainModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -106,7 +107,7 @@ def training_behind(version: ModelVersion, runtime: Runtime) -> Training | Pretr
     who = f"{version.name} VERSION {version.version}"
     statements = parse(version.tags.get("thano.statement", ""))
     statement = statements[0] if len(statements) == 1 else None
-    if not isinstance(statement, (BuildModel, FitModel)):
+    if not isinstance(statement, TrainModel):
         raise UnsupportedStatement(
             f"{who} was not trained here, so it cannot be trained again.",
             hint="Versions that BUILD MODEL or FIT MODEL made can.",
@@ -115,7 +116,7 @@ def training_behind(version: ModelVersion, runtime: Runtime) -> Training | Pretr
     parent = base = None
     if isinstance(statement, BuildModel):
         base = base_behind(version, runtime.registry)
-        if statement.pretrains:
+        if isinstance(statement, BuildBaseModel):
             return pretraining_from(version.name, statement, training_set, runtime, base=base)
     if isinstance(statement, FitModel):
         reference = version.tags.get("thano.parent", "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from thano_assets.assets.models.trainers import Made, Settings, class_scores, computed_tags
 from thano_assets.assets.runtime import Runtime
 from thano_assets.results import counted
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import TrainModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ class TableTrainer:
 
         return f"table {CODE_VERSION}"
 
-    def settings(self, statement: BuildModel | FitModel) -> Settings:
+    def settings(self, statement: TrainModel) -> Settings:
         from thano_assets.learning.tables.settings import TableSettings
 
         value = statement.options.value
@@ -55,7 +55,7 @@ class TableTrainer:
             class_weight=value("class_weight") if self.task == "classification" else None,
         )
 
-    def columns(self, statement: BuildModel | FitModel) -> dict[str, Any]:
+    def columns(self, statement: TrainModel) -> dict[str, Any]:
         names = ("label_col", "features_to_drop", "datetime_attribs")
         given = {name: statement.options.value(name) for name in names}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}

@@ -12,13 +12,15 @@ from thano_assets.resources.warehouse import Column
 from thano_assets.sql.statements import BuildModel
 
 
-def materialize(node: Node, statement: BuildModel, runtime: Runtime) -> Outcome:
+def materialize(node: Node, runtime: Runtime) -> Outcome:
     """Run the query of a base model and keep its texts; rows without one are left out.
 
     Raises:
         UnknownColumn, ColumnTypeError: ``text_col`` does not fit the query.
         TrainingDataError: no row has a text.
     """
+    statement = node.entry.statement
+    assert isinstance(statement, BuildModel)
     with staged(statement.query, runtime) as stage:
         reading, _ = training_columns(statement, stage.columns)
         connection = stage.connection

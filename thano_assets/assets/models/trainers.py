@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from thano_assets.assets.runtime import Runtime
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import TrainModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,10 +67,10 @@ class Trainer(Protocol):
     def code_version(self) -> str:
         """Raised when the same rows and settings would give another model."""
 
-    def settings(self, statement: BuildModel | FitModel) -> Settings:
+    def settings(self, statement: TrainModel) -> Settings:
         """The statement's options as the trainer takes them."""
 
-    def columns(self, statement: BuildModel | FitModel) -> dict[str, Any]:
+    def columns(self, statement: TrainModel) -> dict[str, Any]:
         """The options that say what is read, for the run's parameters."""
 
     def tags(self, training_set: TrainingSet) -> dict[str, str]:
@@ -89,75 +89,6 @@ class Trainer(Protocol):
             says: probabilities, shape (N, C), or predicted numbers, shape (N, 1).
             classes: how many of the columns macro averages are over.
         """
-
-
-def trainer_of(statement: BuildModel | FitModel) -> Trainer:
-    """The trainer that a statement asks for."""
-    if isinstance(statement, BuildModel) and statement.task:
-        from thano_assets.assets.models.table_training import TableTrainer
-
-        return TableTrainer(statement.task)
-    return TextTrainer()
-
-
-class TextTrainer:
-    """Classifiers of texts."""
-
-    @property
-    def code_version(self) -> str:
-        """Of the trainer."""
-        from thano_assets.learning.settings import CODE_VERSION
-
-        return CODE_VERSION
-
-    def settings(self, statement: BuildModel | FitModel) -> Settings:
-        from thano_assets.assets.models.training import settings_of
-        from thano_assets.assets.models.tuning import tuning_of
-        from thano_assets.learning.launch import wanted_processes
-
-        tuning_of(statement)  # says what it cannot search
-        wanted_processes()  # likewise what cannot be launched
-        return settings_of(statement)
-
-    def columns(self, statement: BuildModel | FitModel) -> dict[str, Any]:
-        return {name: statement.options.value(name) for name in ("text_col", "label_col")}
-
-    def tags(self, training_set: TrainingSet) -> dict[str, str]:
-        return {}
-
-    def train(
-        self, training: Training, runtime: Runtime, folder: Path, build: BuildRun, *, checkpoints: bool
-    ) -> Made:
-        from thano_assets.assets.models.training import metrics_of, result_tags
-        from thano_assets.assets.models.tuning import tuned, tuning_tags
-        from thano_assets.learning import figures
-        from thano_assets.learning.metrics import mistakes
-
-        training = tuned(training, runtime, build, kept=checkpoints)
-        result = training.run(runtime, folder, build.log_metrics, checkpoints=checkpoints)
-        pictures = {"training curve": figures.training_curve(result.history)}
-        facts = {}
-        if result.rows_eval:
-            facts["mistakes"] = mistakes(result.confusion, result.classes)
-            pictures["confusion matrix"] = figures.confusion_matrix(result.confusion, result.classes)
-        if training.tuning is not None and training.tuning.best is not None:
-            pictures["trials"] = figures.tuning_trials(training.tuning)
-        return Made(
-            result.model_dir,
-            {
-                "classes": training.classes,
-                "type": training.label_type,
-                "text_col": training.statement.options.value("text_col"),
-            },
-            metrics_of(result),
-            result_tags(training, result, runtime) | tuning_tags(training),
-            pictures,
-            facts=facts,
-            settings=result.settings,
-        )
-
-    def scores(self, truth: list[Any], says: np.ndarray, classes: int) -> dict[str, float]:
-        return class_scores(truth, says, classes)
 
 
 def computed_tags(

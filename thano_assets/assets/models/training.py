@@ -1,4 +1,4 @@
-"""What a model is trained from, what stands for it in the registry, and how it is run."""
+"""A training of a model, and what it says of the version that it makes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thano_assets.assets.models.bases import base_of
 from thano_assets.assets.models.encoder_features import EncoderFeatures
 from thano_assets.assets.models.labels import classes_of
-from thano_assets.assets.models.trainers import Made, Settings, Trainer, computed_tags, trainer_of
+from thano_assets.assets.models.trainers import Made, Settings, Trainer, computed_tags
 from thano_assets.assets.models.training_sets import TrainingSet
 from thano_assets.assets.runtime import Runtime
-from thano_assets.graph import Node, NodeKind
-from thano_assets.graph.build import CODE_VERSIONS, training_identity
 from thano_assets.learning.model_folder import weights_digest
 from thano_assets.learning.settings import TrainingSettings
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import TrainModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +27,9 @@ if TYPE_CHECKING:
     from thano_assets.assets.models.pretrained_models import Pretraining
     from thano_assets.learning.train import TrainingResult
     from thano_assets.learning.tune import Tuning
-    from thano_assets.resources.base_models import ResolvedBase
     from thano_assets.resources.mlflow_run import BuildRun
     from thano_assets.resources.registry import ModelVersion
+    from thano_assets.resources.resolved_base import ResolvedBase
 
 _CHUNK = 1 << 20
 # Texts whose predictions are kept as a digest where a training holds no rows out.
@@ -51,23 +48,20 @@ class Training:
         base: The base model, also where the weights of ``parent`` are the start.
         parent: The version that the training goes on from.
         fingerprint: Of all this: two trainings with the same one are the same.
+        trainer: What trains it.
         tuning: What a search found, where the statement asks for one and it is done.
         again: The version that this training repeats.
     """
 
     name: str
-    statement: BuildModel | FitModel
+    statement: TrainModel
     training_set: TrainingSet
     base: ResolvedBase
     parent: ModelVersion | None
     fingerprint: str
+    trainer: Trainer
     tuning: Tuning | None = None
     again: ModelVersion | None = None
-
-    @property
-    def trainer(self) -> Trainer:
-        """What trains it."""
-        return trainer_of(self.statement)
 
     @property
     def settings(self) -> Settings:
@@ -160,7 +154,7 @@ def training_again(training: Training | Pretraining) -> Iterator[None]:
         _again.reset(token)
 
 
-def settings_of(statement: BuildModel | FitModel) -> TrainingSettings:
+def settings_of(statement: TrainModel) -> TrainingSettings:
     """The training settings that the statement's options ask for."""
     value = statement.options.value
     return TrainingSettings(
@@ -172,101 +166,11 @@ def settings_of(statement: BuildModel | FitModel) -> TrainingSettings:
     )
 
 
-def text_settings(statement: BuildModel | FitModel) -> dict[str, Any]:
+def text_settings(statement: TrainModel) -> dict[str, Any]:
     """What the options say of any training on texts, by the names of the trainers' settings."""
     names = ("batch_size", "learning_rate", "max_length", "eval_fraction", "seed")
     value = statement.options.value
     return {"epochs": value("max_epochs")} | {name: value(name) for name in names}
-
-
-def training_fingerprint(
-    node: Node, training_set_identity: str, base_identity: str, parent_digest: str | None
-) -> str:
-    """What stands for a training in the registry (tag ``thano.fingerprint``): the same gives the same model.
-
-    Args:
-        node: The model; the options that only say how it is judged do not count.
-        training_set_identity: :attr:`.TrainingSet.identity` of its rows.
-        base_identity: Of the base model.
-        parent_digest: ``thano.data_version`` of the version that a FIT MODEL goes on from.
-    """
-    statement = node.entry.statement
-    assert isinstance(statement, (BuildModel, FitModel))
-    return fingerprint_of(statement, training_set_identity, base_identity, parent_digest)
-
-
-def fingerprint_of(
-    statement: BuildModel | FitModel,
-    training_set_identity: str,
-    base_identity: str,
-    parent_digest: str | None,
-) -> str:
-    """See :func:`training_fingerprint`."""
-    parts = [
-        CODE_VERSIONS[NodeKind.MODEL],
-        _code_version(statement),
-        training_identity(statement, judged=False),
-        training_set_identity,
-        base_identity,
-        parent_digest or "",
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def _code_version(statement: BuildModel | FitModel) -> str:
-    if isinstance(statement, BuildModel) and statement.pretrains:
-        from thano_assets.learning.settings import PRETRAINING_VERSION
-
-        return PRETRAINING_VERSION
-    return trainer_of(statement).code_version
-
-
-def training_from(
-    name: str,
-    statement: BuildModel | FitModel,
-    training_set: TrainingSet,
-    parent: ModelVersion | None,
-    runtime: Runtime,
-    *,
-    base: ResolvedBase | None = None,
-) -> Training:
-    """The training of ``statement`` on these rows, from this parent.
-
-    Args:
-        name: Of the model.
-        statement: Has the options.
-        training_set: The rows.
-        parent: What FIT MODEL goes on from.
-        runtime: Where models are.
-        base: The base model, where it is not what the statement's name means now.
-
-    Raises:
-        BaseModelUnavailable: no source has the base model now.
-    """
-    from thano_assets.resources import base_models, own_bases
-
-    if base is not None:
-        pass
-    elif isinstance(statement, BuildModel):
-        base = base_of(statement, runtime.registry, runtime.workspace)
-    elif parent is not None and own_bases.BASE_VERSION_TAG in parent.tags:
-        base = own_bases.behind(parent)
-    elif parent is not None and parent.tags.get("thano.base") == base_models.UPLOADED:
-        base = base_models.uploaded(parent.path, parent.tags.get("thano.base_revision", ""))
-    else:
-        base = base_models.resolve(
-            _root_base(parent),
-            quoted=True,
-            revision=statement.options.get("base_revision"),
-            workspace=runtime.workspace,
-        )
-    digest = parent.data_version if parent is not None else None
-    fingerprint = fingerprint_of(statement, training_set.identity, base.identity, digest)
-    return Training(name, statement, training_set, base, parent, fingerprint)
-
-
-def _root_base(parent: ModelVersion | None) -> str:
-    return parent.tags.get("thano.base", "ElectraEn") if parent is not None else "ElectraEn"
 
 
 def kept_version(name: str, fingerprint: str, runtime: Runtime) -> ModelVersion | None:

@@ -31,7 +31,7 @@ from thano_assets.graph import Node, NodeKind
 from thano_assets.learning.settings import TUNING_ROWS
 from thano_assets.resources.warehouse import Column, describe, literal, quote
 from thano_assets.resources.workspace import Workspace
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import BuildModel, TrainModel
 from thano_assets.system import scratch_file, write_atomically
 
 if TYPE_CHECKING:
@@ -175,11 +175,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         TrainingDataError: no rows, NULL labels, one class only, too few rows; says the counts.
     """
     statement = node.entry.statement
-    assert isinstance(statement, (BuildModel, FitModel))
-    if isinstance(statement, BuildModel) and statement.pretrains:
-        from thano_assets.assets.models import text_sets
-
-        return text_sets.materialize(node, statement, runtime)
+    assert isinstance(statement, TrainModel)
     workspace = runtime.workspace
     numbers = label_type_kept(statement) == "DOUBLE"
     with staged(statement.query, runtime) as stage:
@@ -280,7 +276,7 @@ def training_set_of(
 
 
 def _check_numbers(
-    statement: BuildModel | FitModel, total: int, label: Column, counts: list[tuple[str | None, int]]
+    statement: TrainModel, total: int, label: Column, counts: list[tuple[str | None, int]]
 ) -> None:
     rows = sum(count for _, count in counts)
     nulls = sum(count for name, count in counts if name is None)
@@ -301,9 +297,7 @@ def _check_numbers(
         raise error.at(statement.source, statement.query.span.start)
 
 
-def _check(
-    statement: BuildModel | FitModel, total: int, label: Column, counts: list[tuple[str | None, int]]
-) -> None:
+def _check(statement: TrainModel, total: int, label: Column, counts: list[tuple[str | None, int]]) -> None:
     rows = sum(count for _, count in counts)
     error: ThanoError | None = None
     nulls = sum(count for name, count in counts if name is None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from thano_assets.assets.models.training import Training
 from thano_assets.assets.runtime import Runtime
 from thano_assets.errors import InvalidOption
-from thano_assets.sql.statements import BuildModel, FitModel
+from thano_assets.sql.statements import FitModel, TrainModel
 
 if TYPE_CHECKING:
     from thano_assets.assets.models.pretrained_models import Pretraining
@@ -29,7 +29,7 @@ _SEARCHED = {"learning_rate": "learning_rate", "max_epochs": "epochs", "max_leng
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}  # as MLflow's own Optuna storage
 
 
-def tuning_of(statement: BuildModel | FitModel) -> TuningSettings | None:
+def tuning_of(statement: TrainModel) -> TuningSettings | None:
     """The search that the statement's options ask for; ``None`` where they ask for none.
 
     What OPTIONS gives is not searched. A model that FIT MODEL makes reads as many tokens as its parent, and

@@ -12,7 +12,7 @@ from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Node
 from thano_assets.learning.model_folder import Upload
-from thano_assets.resources import base_models, uploads
+from thano_assets.resources import resolved_base, uploads
 from thano_assets.resources.model_version import ModelVersion
 from thano_assets.sql.statements import UploadModel
 from thano_assets.system import file_digest
@@ -99,7 +99,7 @@ def _registered(
         "thano.asset_key": "/".join(node.key),
         "thano.fingerprint": fingerprint,
         "thano.label_type": "VARCHAR",
-        "thano.base": base_models.UPLOADED,
+        "thano.base": resolved_base.UPLOADED,
         "thano.base_source": f"{upload.architecture.upper()} trained elsewhere, from '{statement.path}'",
         "thano.base_revision": f"sha256:{fingerprint}",
         "thano.class_name": upload.architecture,

@@ -15,8 +15,7 @@ from thano_assets.catalog import EntryKind
 from thano_assets.errors import BaseModelUnavailable, ThanoError
 from thano_assets.graph.build import model_ref
 from thano_assets.resources.model_version import ModelVersion
-from thano_assets.sql.canonical import canonical_query
-from thano_assets.sql.statements import Convert, CreateTableAs, Search
+from thano_assets.sql.statements import Convert, CreateTableAs, EncoderQuery, Search
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from thano_assets.assets.tables.queries import Stage
     from thano_assets.catalog.overlay import Entries
     from thano_assets.progress import Progress
-    from thano_assets.resources.base_models import ResolvedBase
+    from thano_assets.resources.resolved_base import ResolvedBase
     from thano_assets.resources.workspace import Workspace
 
 
@@ -50,7 +49,7 @@ class EmbeddingModel:
     _folder: Callable[[], Path]
 
     @classmethod
-    def of(cls, statement: Convert | Search, runtime: Runtime, *, network: bool = True) -> EmbeddingModel:
+    def of(cls, statement: EncoderQuery, runtime: Runtime, *, network: bool = True) -> EmbeddingModel:
         """The model of ``statement``.
 
         Raises:
@@ -157,7 +156,7 @@ class EmbeddingModel:
         return vector
 
 
-def base_of(statement: Convert | Search, workspace: Workspace, *, network: bool = True) -> ResolvedBase:
+def base_of(statement: EncoderQuery, workspace: Workspace, *, network: bool = True) -> ResolvedBase:
     """The base model that ``statement`` names.
 
     Raises:
@@ -178,7 +177,7 @@ def converted_text(search: Search, catalog: Entries) -> str | None:
     same model finds the vectors by their texts.
     """
     wanted = str(search.options.get("emb_col") or "").casefold()
-    query = canonical_query(search.query)
+    query = search.query.canonical()
     for name in catalog.names(EntryKind.EMBEDDING) if wanted else ():
         entry = catalog.relation(name)
         try:
@@ -190,13 +189,13 @@ def converted_text(search: Search, catalog: Entries) -> str | None:
             isinstance(convert, Convert)
             and str(convert.options.value("result_col")).casefold() == wanted
             and str(convert.model) == str(search.model)
-            and canonical_query(convert.query) == query
+            and convert.query.canonical() == query
         ):
             return str(convert.options.value("text_col"))
     return None
 
 
-def content_of(statement: Convert | Search, workspace: Workspace, *, network: bool = False) -> str:
+def content_of(statement: EncoderQuery, workspace: Workspace, *, network: bool = False) -> str:
     """What a CONVERT or SEARCH reads from outside the graph, as it is now.
 
     On the first line the identity of its base model, then the text column whose vectors are searched.

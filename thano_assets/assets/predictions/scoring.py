@@ -18,7 +18,14 @@ from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.tables.queries import Stage
 from thano_assets.errors import UnknownModel, UnsupportedStatement
 from thano_assets.resources.warehouse import quote
-from thano_assets.sql.statements import Convert, Evaluate, ExplainPredict, FitModel, Predict, Search
+from thano_assets.sql.statements import (
+    ClassifierQuery,
+    Evaluate,
+    ExplainPredict,
+    FitModel,
+    ModelQuery,
+    Predict,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,9 +54,7 @@ _DOUBLINGS = 6
 _VECTOR = 2048  # DuckDB's rows at a time
 
 
-def answering_version(
-    statement: Predict | ExplainPredict | Evaluate | Convert | Search, runtime: Runtime
-) -> ModelVersion:
+def answering_version(statement: ModelQuery, runtime: Runtime) -> ModelVersion:
     """The registered version that the statement's model reference means (``@champion`` unless it says).
 
     Raises:
@@ -67,16 +72,14 @@ def answering_version(
         raise UnknownModel(f"There is no {ref} in the registry.", hint=hint).at(
             statement.source, ref.span.start, ref.span.end - ref.span.start
         )
-    if version.is_base and not isinstance(statement, (Convert, Search)):
+    if version.is_base and isinstance(statement, ClassifierQuery):
         raise asked_of_base(statement)
     if version.task:
         refuse_tables(statement, str(ref))
     return version
 
 
-def refuse_tables(
-    statement: Predict | ExplainPredict | Evaluate | Convert | Search | FitModel, model: str
-) -> None:
+def refuse_tables(statement: ModelQuery | FitModel, model: str) -> None:
     """Say that what the statement does cannot be done with ``model``, which is one of tables.
 
     Raises:
@@ -84,7 +87,7 @@ def refuse_tables(
     """
     if isinstance(statement, (Predict, Evaluate)):
         return
-    ref = statement.parent if isinstance(statement, FitModel) else statement.model
+    ref = statement.model_named
     if isinstance(statement, FitModel):
         message = f"{model} is a model of tables; FIT MODEL goes on training classifiers of texts."
         hint = "BUILD MODEL … OPTIONS (overwrite=True) finds a new one from all the rows there are."

@@ -14,11 +14,12 @@ from thano_assets.sql.statements import (
     BuildModel,
     Convert,
     CreateTableAs,
+    EncoderQuery,
     ExplainPredict,
-    FitModel,
     Predict,
     Query,
     Search,
+    TrainModel,
 )
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def of_node(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLinea
     from thano_assets.assets.predictions.predictions import added_columns
 
     statement = node.entry.statement
-    if isinstance(statement, (BuildModel, FitModel)) and node.kind is NodeKind.TRAINING_SET:
+    if isinstance(statement, TrainModel) and node.kind is NodeKind.TRAINING_SET:
         if isinstance(statement, BuildModel) and statement.task:
             learnt = {name.casefold() for name in columns}
             of_rows = _of_rows(statement.query, None, runtime)
@@ -98,12 +99,12 @@ def of_node(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLinea
         kept = [column for column in columns if column not in every]
         read = statement_columns(statement.body, version, kept)
         return with_predictions(_of_rows(statement.body.query, kept, runtime), read, added)
-    if isinstance(statement.body, (Convert, Search)):
+    if isinstance(statement.body, EncoderQuery):
         return _of_vectors(statement.body, columns, runtime)
     return {}
 
 
-def _of_vectors(statement: Convert | Search, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
+def _of_vectors(statement: EncoderQuery, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
     """The lineage of what CONVERT or SEARCH made: what it added comes from the text, or from its vectors."""
     from thano_assets.assets.predictions import searches
 
@@ -111,6 +112,7 @@ def _of_vectors(statement: Convert | Search, columns: Sequence[str], runtime: Ru
     if isinstance(statement, Convert):
         added = [str(value("result_col"))]
     else:
+        assert isinstance(statement, Search)
         added = searches.added_columns(statement)
     kept = [column for column in columns if column not in added]
     vectors = str(statement.options.get("emb_col") or "").casefold()
