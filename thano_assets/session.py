@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from thano_assets import progress as progress_module
+from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Catalog, catalog_of, entry_of
 from thano_assets.catalog.entries import nested_entries, nested_names
 from thano_assets.errors import (
@@ -28,6 +29,8 @@ from thano_assets.planning import Action, Mode, PlannedAsset, Record
 from thano_assets.planning.binding import check_files, check_served, parts
 from thano_assets.planning.kept_options import with_policy
 from thano_assets.progress import Progress
+from thano_assets.resources import datasets
+from thano_assets.resources.workspace import Workspace
 from thano_assets.results import Result, counted
 from thano_assets.sql import parse
 from thano_assets.sql.reads import tables_read
@@ -51,6 +54,7 @@ from thano_assets.sql.statements import (
     ShowVersions,
     Statement,
 )
+from thano_assets.system import no_space
 
 if TYPE_CHECKING:
     from thano_assets.assets.runtime import Runtime
@@ -83,11 +87,9 @@ class Session:
         verbose: bool = False,
         parent_run: str | None = None,
     ) -> None:
-        from thano_assets.assets.runtime import Runtime
         from thano_assets.resources.environments import find, registry_of
         from thano_assets.resources.relocation import relocate
         from thano_assets.resources.warehouse import Warehouse
-        from thano_assets.resources.workspace import Workspace
 
         self.workspace = workspace if isinstance(workspace, Workspace) else find(workspace)
         _ = self.workspace.settings  # says what is wrong with them before anything else
@@ -184,7 +186,6 @@ class Session:
         Any other exception stays what it is.
         """
         from thano_assets.commands.damage import damages
-        from thano_assets.system import no_space
 
         if isinstance(error, WorkspaceError):
             return error
@@ -339,8 +340,6 @@ class Session:
 
     def _with_reserve(self, statement: DropTable | DeleteModel, work: Callable[[], Result]) -> Result:
         """Do what frees space; on a full disk with what the workspace held back for it."""
-        from thano_assets.system import no_space
-
         try:
             return work()
         except Exception as error:
@@ -432,8 +431,6 @@ class Session:
 
     def _get_dataset(self, statement: GetThanosql) -> Result:
         import pyarrow as pa
-
-        from thano_assets.resources import datasets
 
         known = datasets.catalogue().column("name").to_pylist()
         if statement.name not in known:

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Entry, catalog_of
+from thano_assets.resources.base_models import availability
+from thano_assets.resources.datasets import catalogue
 from thano_assets.resources.mlflow_run import CHAMPION
+from thano_assets.resources.own_bases import of_version
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,8 +27,6 @@ def listing(what: str, runtime: Runtime) -> pa.Table:
         case "THANOSQL MODEL":
             return _base_models(runtime)
         case _:
-            from thano_assets.resources.datasets import catalogue
-
             return catalogue()
 
 
@@ -53,9 +54,6 @@ def _models(runtime: Runtime) -> pa.Table:
 def _base_models(runtime: Runtime) -> pa.Table:
     """Those of the catalogue, then those that were built here."""
     import pyarrow as pa
-
-    from thano_assets.resources.base_models import availability
-    from thano_assets.resources.own_bases import of_version
 
     rows = availability(runtime.workspace)
     for name in runtime.registry.models():

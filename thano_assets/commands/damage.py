@@ -16,9 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thano_assets.catalog import EntryKind, entry_of
 from thano_assets.errors import ThanoError
 from thano_assets.learning.model_folder import folder_damage, is_json, safetensors_damage, weights_digest
 from thano_assets.resources.backup import backup_of, sqlite_damage
+from thano_assets.resources.dagster_home import dagster_yaml
+from thano_assets.resources.environments import registry_of
+from thano_assets.resources.settings import SETTINGS_TEXT, QueueSettings, read_settings
+from thano_assets.sql import parse
 
 if TYPE_CHECKING:
     from thano_assets.resources.model_version import ModelVersion
@@ -102,8 +107,6 @@ def _aside(path: Path) -> Path:
 
 
 def _settings(workspace: Workspace) -> Iterator[Damage]:
-    from thano_assets.resources.settings import SETTINGS_TEXT, read_settings
-
     path = workspace.settings_path
 
     def write_settings() -> str:
@@ -143,9 +146,6 @@ def _dagster(workspace: Workspace) -> Iterator[Damage]:
     if settings.is_file() and (wrong := _yaml_damage(settings)):
 
         def write_settings() -> str:
-            from thano_assets.resources.dagster_home import dagster_yaml
-            from thano_assets.resources.settings import QueueSettings
-
             kept = _aside(settings)
             settings.write_text(dagster_yaml(QueueSettings()), encoding="utf-8")
             return f"{settings} was written anew; what stood there is in {kept.name}."
@@ -230,8 +230,6 @@ def _mlflow(workspace: Workspace) -> Iterator[Damage]:
 
 def _models(workspace: Workspace) -> Iterator[Damage]:
     """Registered versions whose files are not whole."""
-    from thano_assets.resources.environments import registry_of
-
     registry = registry_of(workspace)
     if not registry.is_local or sqlite_damage(registry.database) or not registry.database.is_file():
         return
@@ -287,9 +285,6 @@ def _changed_weights(version: ModelVersion) -> tuple[Path, str] | None:
 
 
 def _statements(workspace: Workspace) -> Iterator[Damage]:
-    from thano_assets.catalog import EntryKind, entry_of
-    from thano_assets.sql import parse
-
     for kind in EntryKind:
         folder = workspace.statements / kind.value
         for path in sorted(folder.glob("*.sql")) if folder.is_dir() else ():

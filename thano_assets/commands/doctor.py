@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING
 
 from thano_assets.commands.damage import damages
 from thano_assets.errors import ThanoError, WorkspaceError
+from thano_assets.resources import datasets
+from thano_assets.resources.base_models import availability, catalogue
+from thano_assets.resources.environments import find
 from thano_assets.resources.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -136,8 +139,6 @@ def _device() -> Iterator[Check]:
 
 
 def _workspace(named: str | None) -> Iterator[Check]:
-    from thano_assets.resources.environments import find
-
     workspace = find(named)
     root = workspace.root
     there = workspace.settings_path.is_file()
@@ -231,8 +232,6 @@ def _pages(workspace: Workspace) -> Iterator[Check]:
 
 def _base_models(workspace: Workspace) -> Iterator[Check]:
     """One line for each base model that can be trained now, one for all others together."""
-    from thano_assets.resources.base_models import availability, catalogue
-
     encoders = {info.name: info.encoder for info in catalogue() if info.encoder is not None}
     packaged = {
         name: f"{encoder.model} from package {encoder.package}, as the hub cannot be reached"
@@ -272,9 +271,7 @@ def _installable(missing: list[str], encoders: dict[str, PackagedEncoder]) -> di
 
 
 def _datasets() -> Iterator[Check]:
-    from thano_assets.resources.datasets import catalogue
-
-    for row in catalogue().to_pylist():
+    for row in datasets.catalogue().to_pylist():
         if row["available"]:
             yield Check(f"data {row['name']}", "ok", f"{row['source']}: {row['rows']} rows")
         else:

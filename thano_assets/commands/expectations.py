@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from thano_assets.assets.runtime import CheckOutcome, Runtime
-from thano_assets.assets.tables.checks import checks_to_drop
+from thano_assets.assets.tables import checks
+from thano_assets.assets.tables.checks import checks_to_drop, expectation
 from thano_assets.catalog import Catalog, Entry, EntryKind, entry_of
 from thano_assets.errors import UnknownExpectation, UnknownTable, did_you_mean
 from thano_assets.graph import NodeKind
@@ -29,8 +30,6 @@ def expect(statement: Expect, runtime: Runtime, runner: Runner, catalog: Catalog
         UnknownColumn, QueryError, ColumnTypeError: DuckDB cannot ask the condition of the table.
     """
     import pyarrow as pa
-
-    from thano_assets.assets.tables import checks
 
     there = _check_table(statement, runtime, catalog)
     entry = entry_of(statement)
@@ -107,8 +106,6 @@ def forget(table: str, catalog: Catalog) -> int:
 
 
 def _condition(entry: Entry) -> str:
-    from thano_assets.assets.tables.checks import expectation
-
     return " ".join(expectation(entry).condition.split())
 
 

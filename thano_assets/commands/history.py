@@ -11,7 +11,8 @@ from thano_assets.errors import UnknownTable, did_you_mean
 from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key, pinned
 from thano_assets.orchestration import run_tags
-from thano_assets.planning import Record
+from thano_assets.planning import Mode, Planning, Record
+from thano_assets.planning.plan import upstream
 from thano_assets.sql.statements import ShowLineage
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ def lineage(statement: ShowLineage, runtime: Runtime, runner: Runner, catalog: C
     """
     import pyarrow as pa
 
-    from thano_assets.planning import Mode, Planning
     from thano_assets.planning.observation import observed
-    from thano_assets.planning.plan import upstream
     from thano_assets.planning.workspace_state import Workbench
 
     entries = [found for found in (catalog.relation(statement.name), catalog.model(statement.name)) if found]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.models.training_sets import TrainingSet
+from thano_assets.assets.predictions import prediction_cache
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Catalog, Entry, EntryKind
 from thano_assets.catalog.entries import AUTOMATIC
@@ -133,9 +135,6 @@ def delete_model(
     Raises:
         UnknownModel: there is none of that name.
     """
-    from thano_assets.assets.models.training_sets import TrainingSet
-    from thano_assets.assets.predictions import prediction_cache
-
     name = runtime.registry.spelt(statement.name)
     entry = catalog.model(name)
     versions = runtime.registry.versions(name)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from thano_assets.assets.models import promotion
+from thano_assets.assets.models import promotion, replay
 from thano_assets.assets.models.bases import read_base
+from thano_assets.assets.models.replay import training_behind
+from thano_assets.assets.models.training import training_again
+from thano_assets.assets.predictions import prediction_cache
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.catalog import entry_of
 from thano_assets.errors import ChampionKept, ThanoError, UnknownModel, did_you_mean
@@ -220,8 +223,6 @@ def delete(statement: DeleteModel, runtime: Runtime, runner: Runner, catalog: En
             ).at(statement.source, statement.name_span.start, len(statement.name_span))
         registry.delete(name, wanted.version)
     if wanted.data_version not in {one.data_version for one in found if one is not wanted}:
-        from thano_assets.assets.predictions import prediction_cache
-
         prediction_cache.forget(runtime.workspace, wanted.data_version)
     result = Result(statement.kind, statement.text, f"{name} version {wanted.version} deleted")
     pinned = _readers((NodeKind.MODEL_VERSION.value, f"{name} VERSION {wanted.version}"), catalog)
@@ -252,7 +253,6 @@ def rebuild(statement: RebuildModel, runtime: Runtime, runner: Runner, catalog: 
         WorkspaceError: its training rows or its parent are no longer kept.
         BaseModelUnavailable: no source has the base model now.
     """
-    from thano_assets.assets.models import replay
     from thano_assets.orchestration.metadata import observe_replay
 
     version = _version(statement, statement.version, runtime)
@@ -276,8 +276,6 @@ def _registered_again(
     statement: RebuildModel, version: ModelVersion, runtime: Runtime, runner: Runner, catalog: Entries
 ) -> Result:
     """Train again as a Dagster run, and register."""
-    from thano_assets.assets.models.replay import training_behind
-    from thano_assets.assets.models.training import training_again
     from thano_assets.orchestration.records import report
 
     training = training_behind(version, runtime)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from thano_assets.errors import ThanoError
+from thano_assets.interfaces import formats
 from thano_assets.stopping import was_stopped
 
 if TYPE_CHECKING:
@@ -143,8 +144,6 @@ class JsonLines(Terminal):
         self.console = self.progress.console
 
     def show(self, result: Result, max_rows: int | None, place: str = "") -> None:
-        from thano_assets.interfaces import formats
-
         rows = result.table if max_rows is None else result.head(max_rows)
         told = {
             "place": place,
@@ -259,8 +258,6 @@ def one_line(statement: str, width: int) -> str:
 
 def deliver(table: pa.Table, format_: str, output: str | None) -> None:
     """Write rows, and only rows, to a file or standard output."""
-    from thano_assets.interfaces import formats
-
     if output is None:
         if format_ in formats.BINARY_FORMATS:
             formats.write(table, format_, sys.stdout.buffer)

@@ -15,6 +15,9 @@ from dagster import OpExecutionContext
 
 from thano_assets.errors import ThanoError
 from thano_assets.orchestration import run_tags
+from thano_assets.orchestration.log_progress import LogProgress
+from thano_assets.session import Session
+from thano_assets.sql.canonical import identifier
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
@@ -79,16 +82,11 @@ def _job(op: Any, name: str, description: str) -> dg.JobDefinition:
 
 
 def _version_of(config: dict[str, Any]) -> str:
-    from thano_assets.sql.canonical import identifier
-
     return f"{identifier(config['model'])} VERSION {config['version']}"
 
 
 @contextmanager
 def _session(context: OpExecutionContext, workspace: "Workspace") -> "Iterator[Session]":
-    from thano_assets.orchestration.log_progress import LogProgress
-    from thano_assets.session import Session
-
     with Session(workspace, progress=LogProgress(context.log), parent_run=context.run_id) as session:
         try:
             yield session

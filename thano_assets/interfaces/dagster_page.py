@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Seque
 from typing import Any
 from urllib.parse import urlsplit
 
+from thano_assets.resources.dagster_home import INFERENCE, TRAINING
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -135,7 +137,6 @@ def main(target: str, port: int, hosts: Sequence[str] = ()) -> None:
     import uvicorn
 
     from thano_assets.orchestration.dagster_compat import web_application
-    from thano_assets.resources.dagster_home import INFERENCE, TRAINING
     from thano_assets.resources.environments import open_workspace
 
     queue = open_workspace().settings.queue

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import urllib.parse
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -268,6 +269,4 @@ def _open_browser(url: str) -> None:
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
         return
-    import webbrowser
-
     webbrowser.open(url)

@@ -16,6 +16,7 @@ from ..progress import SILENT, Progress
 from . import device as places
 from .encode import Encoded, Encoder
 from .infer import logits_by_batch
+from .model_folder import folder_damage
 from .warm import Warm
 
 WINDOW = 4096  # texts held, sorted by length and answered together; bounds the memory
@@ -140,8 +141,6 @@ def refuse_nan(outputs: np.ndarray) -> None:
 
 def no_model(folder: Path, kind: str) -> UnknownModel:
     """Why a folder cannot be loaded as a ``kind`` of model: the file that is missing or broken, if one is."""
-    from .model_folder import folder_damage
-
     if wrong := folder_damage(folder):
         return UnknownModel(
             f"{wrong[0]} {wrong[1]}.",

@@ -6,6 +6,7 @@ with the text's; maximal marginal relevance (Carbonell and Goldstein 1998) then 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -114,7 +115,5 @@ class KeywordFinder:
 
 def as_json(found: list[tuple[str, float]]) -> str:
     """Keywords as JSON: a list of objects with ``keyword`` and ``score``."""
-    import json
-
     listed: list[dict[str, Any]] = [{"keyword": phrase, "score": score} for phrase, score in found]
     return json.dumps(listed, ensure_ascii=False)

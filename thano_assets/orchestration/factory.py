@@ -26,6 +26,7 @@ from thano_assets.orchestration.dagster_compat import assets_definition
 from thano_assets.orchestration.launch_form import config_schema, configured, reason
 from thano_assets.orchestration.log_progress import LogProgress
 from thano_assets.orchestration.metadata import asset_key
+from thano_assets.orchestration.running_ui import reload_user_interface
 from thano_assets.resources.dagster_home import INFERENCE, TRAINING
 from thano_assets.sql.options import duration
 from thano_assets.sql.promotion import condition_of
@@ -390,8 +391,6 @@ def _recorded_stop(context: AssetExecutionContext) -> Iterator[None]:
 
 def _show_new_content(runtime: Runtime) -> None:
     """Have the Dagster UI load the location again: it compares files with those that it saw when it did."""
-    from thano_assets.orchestration.running_ui import reload_user_interface
-
     reload_user_interface(runtime.workspace)
 
 

@@ -9,7 +9,6 @@ from thano_assets.catalog import Catalog
 from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key
 from thano_assets.orchestration import run_tags
-from thano_assets.orchestration.due import due
 from thano_assets.planning import PlannedAsset, Record
 from thano_assets.planning.binding import check_names, preflight
 from thano_assets.results import Result, counted
@@ -98,6 +97,7 @@ def everything(
     Raises:
         ThanoError: an asset could not be made; what does not depend on it was.
     """
+    from thano_assets.orchestration.due import due
     from thano_assets.planning.observation import observed
 
     graph = observed(Graph(catalog.entries()), runtime.workspace)

@@ -26,8 +26,10 @@ from thano_assets.orchestration import failures, run_tags
 from thano_assets.orchestration.due import due
 from thano_assets.orchestration.factory import RELATIONS, op_name
 from thano_assets.orchestration.metadata import asset_key
+from thano_assets.orchestration.running_ui import reload_user_interface
 from thano_assets.planning import PlannedAsset
 from thano_assets.planning.plan import downstream, upstream
+from thano_assets.resources.files import states
 from thano_assets.sql.statements import Copy
 
 if TYPE_CHECKING:
@@ -131,8 +133,6 @@ def file_marks(graph: Graph, workspace: Workspace) -> list[dg.SensorDefinition]:
         return []
 
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-        from thano_assets.orchestration.running_ui import reload_user_interface
-
         now = {path: _state_of(path, workspace) for path in paths}
         before: dict[str, str] = json.loads(context.cursor) if context.cursor else {}
         changed = [path for path in paths if path in before and before[path] != now[path]]
@@ -181,8 +181,6 @@ def file_signature(paths: Sequence[str], workspace: Workspace) -> str:
     Raises:
         PathRefused, DataFileError: a path leads nowhere, or out of the workspace.
     """
-    from thano_assets.resources.files import states
-
     told = [state for path in paths for state in states(workspace, path)]
     return hashlib.sha256(repr(sorted(told)).encode()).hexdigest()[:32]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from thano_assets.assets.models.bases import asked_of_base, check_models
+from thano_assets.assets.models.bases import asked_of_base, base_of, check_models
 from thano_assets.catalog import Entry, EntryKind, entry_of
 from thano_assets.catalog.entries import (
     PREBUILT_NAME,
@@ -27,6 +27,7 @@ from thano_assets.errors import (
 )
 from thano_assets.graph import Graph
 from thano_assets.graph.build import Key, check_reads, model_ref, names_read, prebuilt_entry
+from thano_assets.resources.files import may_be_read
 from thano_assets.sql.base_names import is_media_model
 from thano_assets.sql.cursor import LONGEST_NAME, file_name_size
 from thano_assets.sql.grammar import MEDIA_REFUSAL, STATEMENT_SPECS
@@ -114,8 +115,6 @@ def check_files(statement: Statement, workspace: Workspace) -> None:
     Raises:
         QueryError: one does, or what it reads is told only when it runs.
     """
-    from thano_assets.resources.files import may_be_read
-
     for part in parts(statement):
         query = part.rows_from
         place: Callable[[int], int]
@@ -296,8 +295,6 @@ def preflight(bound: Bound, runtime: Runtime, *, again: bool = False) -> None:
 
 def _check_base(statement: BuildModel, bound: Bound, runtime: Runtime) -> None:
     """Check that the base can be had; one that is built in the same run is there by then."""
-    from thano_assets.assets.models.bases import base_of
-
     key = bound.graph.base_key(statement)
     if key in bound.graph.nodes and runtime.registry.champion(statement.base) is None:
         return

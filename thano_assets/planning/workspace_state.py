@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 
 from thano_assets.assets.models.bases import read_base
 from thano_assets.assets.models.promotion import NO_CHAMPION
+from thano_assets.assets.models.training_inputs import training_fingerprint
 from thano_assets.assets.models.training_sets import TrainingSet
+from thano_assets.assets.predictions.embedders import EmbeddingModel
+from thano_assets.assets.predictions.prediction_cache import Answers, unanswered
 from thano_assets.assets.predictions.searches import check_columns
 from thano_assets.assets.runtime import Runtime
 from thano_assets.assets.tables import files
@@ -195,8 +198,6 @@ class Workbench:
 
     def _trained_before(self, node: Node, version: Callable[[Key], str | None]) -> ModelVersion | None:
         """The version that was trained from the very same, and is used again instead of being trained."""
-        from thano_assets.assets.models.training_inputs import training_fingerprint
-
         statement = node.entry.statement
         if isinstance(statement, UploadModel):
             wanted = node.content
@@ -355,9 +356,6 @@ class Workbench:
 
     def _rows_to_run(self, node: Node, planning: Planning) -> int | None:
         """Texts that the model has not seen yet, where model and tables are known before the run."""
-        from thano_assets.assets.predictions.embedders import EmbeddingModel
-        from thano_assets.assets.predictions.prediction_cache import Answers, unanswered
-
         statement = node.entry.statement
         body = statement.body if isinstance(statement, CreateTableAs) else None
         if not isinstance(body, ModelQuery):

@@ -32,6 +32,7 @@ from ..sql.base_names import EMBEDDING_BASES, may_be_own_base
 from ..system import file_digest
 from . import hub
 from .base_catalogue import CATALOGUE, BaseModelInfo, catalogue
+from .own_bases import of_version
 from .resolved_base import (
     LIBRARY,
     LIBRARY_REVISION,
@@ -92,8 +93,6 @@ def resolve(
     info = next((entry for entry in CATALOGUE if entry.name == name), None)
     version = own(name) if own is not None and may_be_own_base(name, quoted) else None
     if version is not None and (version.is_base or not quoted):
-        from .own_bases import of_version
-
         return of_version(version)
     if info is None and not quoted:
         raise unknown_base(name, purpose=purpose)

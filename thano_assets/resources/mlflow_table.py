@@ -21,6 +21,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.learning.tables.learners import LEARNERS
+
 if TYPE_CHECKING:
     from mlflow.models import Model
 
@@ -108,8 +110,6 @@ def description(labels: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         labels: as :func:`save` takes them.
         tags: of the version; ``thano.learner`` and ``thano.trials`` say what the search found.
     """
-    from thano_assets.learning.tables.learners import LEARNERS
-
     what = f"the numbers in `{labels['target']}`"
     if labels["task"] != "regression":
         classes = labels["classes"]

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from thano_assets.errors import SyntaxProblem
+from thano_assets.errors import SyntaxProblem, char_width
+from thano_assets.sql.lexer import tokenize
 
 if TYPE_CHECKING:
     import duckdb
@@ -64,8 +65,6 @@ def plain_spaces(sql: str) -> str:
     """
     if sql.isascii():
         return sql
-    from thano_assets.sql.lexer import tokenize
-
     parts = []
     position = 0
     for token in tokenize(sql):
@@ -189,8 +188,6 @@ def duckdb_error_offset(message: str, sql: str) -> int | None:
 
 def _column_of_width(line: str, width: int) -> int:
     """The character index in ``line`` that stands at terminal column ``width``, as DuckDB pads its caret."""
-    from thano_assets.errors import char_width
-
     used = 0
     for index, char in enumerate(line):
         if used >= width:

@@ -22,6 +22,7 @@ from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import ThanoError, TrainingDataError, UnknownModel
 from thano_assets.graph import Node, NodeKind
 from thano_assets.learning.model_folder import weights_digest
+from thano_assets.resources import base_models
 from thano_assets.results import counted
 from thano_assets.sql.statements import BuildBaseModel, FitModel, TrainModel, UploadModel
 
@@ -260,8 +261,6 @@ def _tags(training: Training, runtime: Runtime) -> dict[str, str]:
 
 
 def _prebuilt(node: Node, runtime: Runtime) -> Outcome:
-    from thano_assets.resources import base_models
-
     statement = node.entry.statement
     started = time.perf_counter()
     tags = {

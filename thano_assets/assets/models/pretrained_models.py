@@ -18,6 +18,7 @@ from thano_assets.assets.models.training_sets import TrainingSet, kept_rows
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.graph import Node, NodeKind
 from thano_assets.learning.model_folder import weights_digest
+from thano_assets.learning.settings import PretrainingSettings
 from thano_assets.resources.model_version import OBJECTIVE_TAG
 from thano_assets.resources.resolved_base import model_type
 from thano_assets.sql.objectives import REPLACED_TOKEN_DETECTION
@@ -89,8 +90,6 @@ class Pretraining:
 
 def pretraining_settings(statement: BuildModel) -> PretrainingSettings:
     """The settings that the options of a BUILD MODEL of a base model ask for."""
-    from thano_assets.learning.settings import PretrainingSettings
-
     return PretrainingSettings(**text_settings(statement))
 
 

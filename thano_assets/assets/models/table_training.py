@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.models.trainers import Made, Settings, class_scores, computed_tags
 from thano_assets.assets.runtime import Runtime
+from thano_assets.learning.tables.settings import CODE_VERSION, TableSettings
 from thano_assets.results import counted
 from thano_assets.sql.statements import TrainModel
 
@@ -36,13 +38,9 @@ class TableTrainer:
     @property
     def code_version(self) -> str:
         """Of the trainer."""
-        from thano_assets.learning.tables.settings import CODE_VERSION
-
         return f"table {CODE_VERSION}"
 
     def settings(self, statement: TrainModel) -> Settings:
-        from thano_assets.learning.tables.settings import TableSettings
-
         value = statement.options.value
         return TableSettings(
             self.task,
@@ -66,11 +64,9 @@ class TableTrainer:
     def train(
         self, training: Training, runtime: Runtime, folder: Path, build: BuildRun, *, checkpoints: bool
     ) -> Made:
-        from dataclasses import replace
 
         import duckdb
 
-        from thano_assets.learning.tables.settings import TableSettings
         from thano_assets.learning.tables.train import left_out_sentence, train
 
         training_set = training.training_set

@@ -9,6 +9,8 @@ from thano_assets.assets.models.trainers import Made, Settings, class_scores
 from thano_assets.assets.models.training import Training, metrics_of, result_tags, settings_of
 from thano_assets.assets.models.tuning import tuned, tuning_of, tuning_tags
 from thano_assets.assets.runtime import Runtime
+from thano_assets.learning.launch import wanted_processes
+from thano_assets.learning.settings import CODE_VERSION
 from thano_assets.sql.statements import TrainModel
 
 if TYPE_CHECKING:
@@ -24,13 +26,9 @@ class TextTrainer:
     @property
     def code_version(self) -> str:
         """Of the trainer."""
-        from thano_assets.learning.settings import CODE_VERSION
-
         return CODE_VERSION
 
     def settings(self, statement: TrainModel) -> Settings:
-        from thano_assets.learning.launch import wanted_processes
-
         tuning_of(statement)  # says what it cannot search
         wanted_processes()  # likewise what cannot be launched
         return settings_of(statement)

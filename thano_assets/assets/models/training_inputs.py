@@ -14,6 +14,8 @@ from thano_assets.assets.models.training_sets import TrainingSet
 from thano_assets.assets.runtime import Runtime
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import CODE_VERSIONS, training_identity
+from thano_assets.learning.settings import PRETRAINING_VERSION
+from thano_assets.resources import base_models, own_bases, resolved_base
 from thano_assets.sql.statements import BuildBaseModel, BuildModel, TrainModel
 
 if TYPE_CHECKING:
@@ -64,8 +66,6 @@ def fingerprint_of(
 
 def _code_version(statement: TrainModel) -> str:
     if isinstance(statement, BuildBaseModel):
-        from thano_assets.learning.settings import PRETRAINING_VERSION
-
         return PRETRAINING_VERSION
     return trainer_of(statement).code_version
 
@@ -92,8 +92,6 @@ def training_from(
     Raises:
         BaseModelUnavailable: no source has the base model now.
     """
-    from thano_assets.resources import base_models, own_bases, resolved_base
-
     if base is not None:
         pass
     elif isinstance(statement, BuildModel):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from thano_assets.assets.models.training import Training
 from thano_assets.assets.runtime import Runtime
 from thano_assets.errors import InvalidOption
+from thano_assets.learning.settings import TrainingSettings, TuningSettings
 from thano_assets.sql.statements import FitModel, TrainModel
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ def tuning_of(statement: TrainModel) -> TuningSettings | None:
     Raises:
         InvalidOption: nothing is left to search.
     """
-    from thano_assets.learning.settings import TuningSettings
-
     options = statement.options
     trials = options.get("tune")
     if trials is None:
@@ -88,7 +87,6 @@ def tuned(training: Training, runtime: Runtime, build: BuildRun, *, kept: bool =
     wanted = tuning_of(training.statement)
     if wanted is None:
         return training
-    from thano_assets.learning.settings import TrainingSettings
     from thano_assets.learning.tune import search
 
     texts, labels = training.texts_and_labels(runtime)

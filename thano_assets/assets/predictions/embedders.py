@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from thano_assets.assets.predictions.prediction_cache import Answers, text_key
 from thano_assets.assets.predictions.scoring import Answerer, answered, answering_version
 from thano_assets.assets.runtime import Outcome, Runtime
-from thano_assets.catalog import EntryKind
+from thano_assets.catalog import EntryKind, catalog_of
 from thano_assets.errors import BaseModelUnavailable, ThanoError
 from thano_assets.graph.build import model_ref
+from thano_assets.resources import base_models
 from thano_assets.resources.model_version import ModelVersion
 from thano_assets.sql.statements import Convert, CreateTableAs, EncoderQuery, Search
 
@@ -162,8 +163,6 @@ def base_of(statement: EncoderQuery, workspace: Workspace, *, network: bool = Tr
     Raises:
         UnknownBaseModel, BaseModelUnavailable, UnsupportedStatement, PathRefused: it cannot be had.
     """
-    from thano_assets.resources import base_models
-
     ref = statement.model
     return base_models.resolve(
         ref.name, quoted=ref.quoted, workspace=workspace, network=network, purpose="embed"
@@ -200,8 +199,6 @@ def content_of(statement: EncoderQuery, workspace: Workspace, *, network: bool =
 
     On the first line the identity of its base model, then the text column whose vectors are searched.
     """
-    from thano_assets.catalog import catalog_of
-
     content = ""
     if model_ref(statement) is None:
         try:

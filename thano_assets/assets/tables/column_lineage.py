@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from thano_assets.catalog import catalog_of
+from thano_assets.catalog.entries import nested_names
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import Key, row_options
+from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
     BuildModel,
     Convert,
@@ -127,10 +130,7 @@ def _of_rows(query: Query, columns: Sequence[str] | None, runtime: Runtime) -> C
     import duckdb
 
     from thano_assets.assets.tables.queries import prepare
-    from thano_assets.catalog import catalog_of
-    from thano_assets.catalog.entries import nested_names
     from thano_assets.resources.warehouse import describe, quote
-    from thano_assets.sql.reads import tables_read
 
     sql = query.render(nested_names(query)).text
     catalog = catalog_of(runtime.workspace)

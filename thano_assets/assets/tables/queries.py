@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.listings import listing
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog.entries import nested_names
 from thano_assets.errors import (
@@ -17,7 +18,7 @@ from thano_assets.errors import (
     UnknownColumn,
     did_you_mean,
 )
-from thano_assets.resources.warehouse import describe, interrupted, literal, quote
+from thano_assets.resources.warehouse import Column, describe, interrupted, literal, quote
 from thano_assets.sql.canonical import identifier
 from thano_assets.sql.duckdb_errors import in_users_text
 from thano_assets.sql.judge import syntax_tree
@@ -44,8 +45,6 @@ def prepare(query: Query, connection: duckdb.DuckDBPyConnection, runtime: Runtim
     names = nested_names(query)
     for name, nested in zip(names, query.nested, strict=True):
         if isinstance(nested.statement, ListItems):
-            from thano_assets.assets.listings import listing
-
             connection.register(name, listing(nested.statement.what, runtime))
     return query.render(names).text
 
@@ -87,8 +86,6 @@ def staged(query: Query, runtime: Runtime) -> Iterator[Stage]:
         QueryError: DuckDB's complaint about the query, with its place in the user's text.
     """
     import duckdb
-
-    from thano_assets.resources.warehouse import Column
 
     with scratch_database(runtime.workspace.snapshots) as path:
         with runtime.warehouse.read() as connection, located(query):

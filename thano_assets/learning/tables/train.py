@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from ...errors import TrainingDataError
 from ...progress import Progress
+from ..baseline import majority_accuracy
 from ..calibration import fit_temperature
 from ..holdout import hold_out
 from . import encoder
 from .learners import LEARNERS, state
-from .model import CONFIG, TableModel
+from .model import CONFIG, TableModel, predicted
 from .report import regression_scores
 from .search import Found, fitted, loss_of, search
 from .settings import TableSettings
@@ -219,7 +220,6 @@ def _metrics(truth: np.ndarray, says: np.ndarray, known: np.ndarray, classes: in
         scores = regression_scores(truth, says[:, 0])
         return scores | {"baseline_mae": mean["mae"], "baseline_rmse": mean["rmse"]}
     from .. import metrics
-    from ..baseline import majority_accuracy
 
     found = metrics.scores(truth, says) | {"roc_auc": metrics.roc_auc(truth, says)}
     found["majority_accuracy"] = majority_accuracy(known, truth)
@@ -233,8 +233,6 @@ def _importance(
 
     Permutation importance (Breiman 2001; Fisher et al. 2019), the mean of :data:`_SHUFFLES` shuffles.
     """
-    from .model import predicted
-
     rng = np.random.default_rng([seed, 13])
     some = rng.permutation(len(truth))[:_JUDGED_BY_SHUFFLING]
     matrix, truth = encoded.transform(rows.take(np.sort(some))), truth[np.sort(some)]
