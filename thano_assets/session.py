@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from thano_assets import progress as progress_module
+from thano_assets.assets.listings import listing
 from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Catalog, catalog_of, entry_of
 from thano_assets.catalog.entries import nested_entries, nested_names
@@ -30,6 +31,8 @@ from thano_assets.planning.binding import check_files, check_served, parts
 from thano_assets.planning.kept_options import with_policy
 from thano_assets.progress import Progress
 from thano_assets.resources import datasets
+from thano_assets.resources.environments import find, registry_of
+from thano_assets.resources.relocation import relocate
 from thano_assets.resources.workspace import Workspace
 from thano_assets.results import Result, counted
 from thano_assets.sql import parse
@@ -87,8 +90,6 @@ class Session:
         verbose: bool = False,
         parent_run: str | None = None,
     ) -> None:
-        from thano_assets.resources.environments import find, registry_of
-        from thano_assets.resources.relocation import relocate
         from thano_assets.resources.warehouse import Warehouse
 
         self.workspace = workspace if isinstance(workspace, Workspace) else find(workspace)
@@ -271,8 +272,6 @@ class Session:
             case Plan():
                 return self._plan([statement.statement], statement.text, Mode.BY_HAND)
             case ListItems():
-                from thano_assets.assets.listings import listing
-
                 rows = listing(statement.what, self._runtime)
                 return Result(
                     statement.kind,

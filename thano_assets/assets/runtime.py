@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from thano_assets.graph import Node
 from thano_assets.graph.build import Key
 from thano_assets.progress import SILENT, Progress
+from thano_assets.resources.environments import registry_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +42,6 @@ class Runtime:
     @classmethod
     def of(cls, workspace: Workspace, progress: Progress = SILENT) -> Runtime:
         """The resources of ``workspace`` outside of a run."""
-        from thano_assets.resources.environments import registry_of
         from thano_assets.resources.warehouse import Warehouse
 
         return cls(workspace, Warehouse.of(workspace), registry_of(workspace), progress)

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from thano_assets.resources.dagster_home import INFERENCE, TRAINING
+from thano_assets.resources.environments import open_workspace
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -137,7 +138,6 @@ def main(target: str, port: int, hosts: Sequence[str] = ()) -> None:
     import uvicorn
 
     from thano_assets.orchestration.dagster_compat import web_application
-    from thano_assets.resources.environments import open_workspace
 
     queue = open_workspace().settings.queue
     pools = {TRAINING: queue.training, INFERENCE: queue.inference}

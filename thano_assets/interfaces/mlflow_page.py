@@ -14,6 +14,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.resources.environments import open_workspace, registry_of
 from thano_assets.resources.mlflow_run import DAGSTER_RUNS
 
 if TYPE_CHECKING:
@@ -78,8 +79,6 @@ def _columns() -> dict[str, Any]:
     if "THANO_WORKSPACE" not in os.environ:
         return found
     with suppress(Exception):  # the page is shown as it is
-        from thano_assets.resources.environments import open_workspace, registry_of
-
         for experiment in registry_of(open_workspace()).client.search_experiments(max_results=1000):
             key = json.dumps([experiment.experiment_id])
             found[_RUNS_OF.format(key)] = {"selectedColumns": list(_COLUMNS)}

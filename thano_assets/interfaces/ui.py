@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from thano_assets.errors import WorkspaceError
 from thano_assets.interfaces.processes import HOST, START_SECONDS, Group, Service, is_free
 from thano_assets.resources.dagster_home import update_dagster_yaml, update_workspace_yaml
+from thano_assets.resources.environments import registry_of
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
@@ -158,7 +159,6 @@ def _services(workspace: Workspace, dagster_url: str, mlflow_url: str) -> list[S
         root,
         logs / "dagster-daemon.log",
     )
-    from thano_assets.resources.environments import registry_of
 
     registry = registry_of(workspace)
     if not registry.is_local:

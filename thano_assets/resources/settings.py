@@ -9,6 +9,7 @@ import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from ..errors import WorkspaceError, did_you_mean
 
@@ -273,8 +274,6 @@ def without_password(text: str) -> str:
 
 
 def _is_timezone(name: str) -> bool:
-    from zoneinfo import ZoneInfo
-
     try:
         ZoneInfo(name)
     except (ValueError, OSError, LookupError):

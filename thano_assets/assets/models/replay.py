@@ -21,6 +21,7 @@ from thano_assets.assets.models.training_sets import TrainingSet
 from thano_assets.assets.models.tuning import CHOSEN_TAG, parameters
 from thano_assets.assets.runtime import Runtime
 from thano_assets.errors import UnsupportedStatement, WorkspaceError
+from thano_assets.resources.mlflow_reader import VERIFICATION_TAG
 from thano_assets.sql import parse
 from thano_assets.sql.statements import BuildBaseModel, BuildModel, FitModel, TrainModel
 
@@ -156,8 +157,6 @@ def verify(version: ModelVersion, runtime: Runtime) -> Report:
     Raises:
         UnsupportedStatement, WorkspaceError, BaseModelUnavailable: as :func:`training_behind`.
     """
-    from thano_assets.resources.mlflow_reader import VERIFICATION_TAG
-
     training = training_behind(version, runtime)
     tags = {
         VERIFICATION_TAG: f"{version.name} VERSION {version.version}",
