@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 
 from tests.assets.conftest import run_as_daemon
 from tests.session.conftest import write_rows
+from thano_assets.assets.kinds import KINDS
 from thano_assets.assets.tables import tables
 from thano_assets.errors import BaseModelUnavailable, DataFileError, InvalidOption
-from thano_assets.graph import Graph
+from thano_assets.graph import Graph, NodeKind
 from thano_assets.orchestration import alerts, factory
-from thano_assets.orchestration.materialization import due
+from thano_assets.orchestration.due import due
 from thano_assets.planning import plan
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
@@ -139,7 +141,7 @@ def test_what_may_pass_is_tried_again(
             raise error
         return real(node, runtime)
 
-    monkeypatch.setitem(factory._BODIES, "tables", failing)  # type: ignore[arg-type]
+    monkeypatch.setitem(KINDS, NodeKind.TABLE, replace(KINDS[NodeKind.TABLE], materialize=failing))  # type: ignore[arg-type]
     instance = dg.DagsterInstance.from_config(str(copied.dagster_home))
     run = run_as_daemon(copied, instance, "raw/영화", "tables/영화")
     assert len(asked) == calls

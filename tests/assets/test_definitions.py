@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from tests.session.conftest import write_rows
+from thano_assets.assets.kinds import KINDS
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.graph import Graph, Node, NodeKind
-from thano_assets.orchestration.factory import _BODIES, asset_key, build_definitions, op_name
+from thano_assets.orchestration.factory import asset_key, build_definitions, op_name
 from thano_assets.orchestration.records import read_records
 from thano_assets.orchestration.resources import resources_for
-from thano_assets.planning.workspace_state import observed
+from thano_assets.planning.observation import observed
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session
 
@@ -105,13 +107,13 @@ def test_the_tag_of_a_run_tells_its_assets_that_it_is_incremental(
     filled: Workspace, tags: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    body = _BODIES[NodeKind.TABLE]
+    kind = KINDS[NodeKind.TABLE]
 
     def spy(node: Node, runtime: Runtime) -> Outcome:
         seen.append(runtime.incremental)
-        return body(node, runtime)
+        return kind.materialize(node, runtime)
 
-    monkeypatch.setitem(_BODIES, NodeKind.TABLE, spy)  # type: ignore[arg-type]
+    monkeypatch.setitem(KINDS, NodeKind.TABLE, replace(kind, materialize=spy))  # type: ignore[arg-type]
     instance = dg.DagsterInstance.from_config(str(filled.dagster_home))
     job = definitions(filled).resolve_implicit_global_asset_job_def()
     job.get_subset(asset_selection={asset_key(("tables", "plain"))}).execute_in_process(

@@ -16,7 +16,7 @@ from thano_assets.orchestration import schedules as schedules_module
 from thano_assets.orchestration.factory import build_definitions
 from thano_assets.orchestration.resources import resources_for
 from thano_assets.orchestration.schedules import schedules, watchers
-from thano_assets.planning.workspace_state import observed
+from thano_assets.planning.observation import observed
 from thano_assets.resources.environments import open_workspace
 from thano_assets.resources.workspace import Workspace
 from thano_assets.session import Session

@@ -525,7 +525,7 @@ def test_what_a_failed_statement_had_finished_stays_with_its_statement(reviews: 
 
 
 def test_every_node_kind_has_a_body() -> None:
+    from thano_assets.assets.kinds import KINDS
     from thano_assets.graph import NodeKind
-    from thano_assets.orchestration.factory import _BODIES
 
-    assert set(_BODIES) == set(NodeKind) - {NodeKind.MODEL_VERSION}
+    assert set(KINDS) == set(NodeKind) - {NodeKind.MODEL_VERSION}

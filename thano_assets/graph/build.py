@@ -69,6 +69,9 @@ ModelQuery = ModelQuery
 Key = tuple[str, str]
 
 
+_RELATIONS = frozenset(kind.value for kind in EntryKind if kind.is_relation)
+
+
 class NodeKind(StrEnum):
     """The kinds of asset; the value is the first part of the key and the group in the Dagster UI."""
 
@@ -83,6 +86,11 @@ class NodeKind(StrEnum):
     SEARCH = "searches"
     # A version or alias that a statement pins: registered elsewhere, never made by itself.
     MODEL_VERSION = "model_versions"
+
+    @property
+    def is_relation(self) -> bool:
+        """Whether its assets are tables of the warehouse."""
+        return self.value in _RELATIONS
 
 
 # Raised when the code that computes a kind changes what it computes: stored results are then out of date.

@@ -13,97 +13,25 @@ import dagster as dg
 from dagster import AssetExecutionContext
 
 from thano_assets import progress
-from thano_assets.assets.models import models, promotion, text_sets, training_sets
-from thano_assets.assets.predictions import embeddings, evaluations, predictions, searches
+from thano_assets.assets.kinds import KINDS
+from thano_assets.assets.models import promotion
 from thano_assets.assets.runtime import CheckOutcome, Outcome, Runtime, keep_outcome
-from thano_assets.assets.tables import checks, column_lineage, files, tables
+from thano_assets.assets.tables import checks
 from thano_assets.catalog import Entry
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Graph, Node, NodeKind
-from thano_assets.graph.build import Key, makes_base
+from thano_assets.graph.build import Key
 from thano_assets.orchestration import failures, metadata, records, run_tags
 from thano_assets.orchestration.dagster_compat import assets_definition
 from thano_assets.orchestration.launch_form import config_schema, configured, reason
 from thano_assets.orchestration.log_progress import LogProgress
 from thano_assets.orchestration.metadata import asset_key
 from thano_assets.orchestration.running_ui import reload_user_interface
-from thano_assets.resources.dagster_home import INFERENCE, TRAINING
 from thano_assets.sql.options import duration
 from thano_assets.sql.promotion import condition_of
-from thano_assets.sql.statements import BuildModel, Copy, TrainModel
+from thano_assets.sql.statements import TrainModel
 from thano_assets.stopping import heeding
 
-
-def _training_set(node: Node, runtime: Runtime) -> Outcome:
-    return (text_sets if makes_base(node.entry) else training_sets).materialize(node, runtime)
-
-
-_BODIES: Mapping[NodeKind, Callable[[Node, Runtime], Outcome]] = {
-    NodeKind.RAW: files.materialize,
-    NodeKind.TABLE: tables.materialize,
-    NodeKind.TRAINING_SET: _training_set,
-    NodeKind.MODEL: models.materialize,
-    NodeKind.PREDICTION: predictions.materialize,
-    NodeKind.EXPLANATION: predictions.materialize,
-    NodeKind.EVALUATION: evaluations.materialize,
-    NodeKind.EMBEDDING: embeddings.materialize,
-    NodeKind.SEARCH: searches.materialize,
-}
-
-# Names that the Dagster UI has icons for.
-_ICONS: Mapping[NodeKind, frozenset[str]] = {
-    NodeKind.RAW: frozenset({"file"}),
-    NodeKind.TABLE: frozenset({"duckdb", "table"}),
-    NodeKind.TRAINING_SET: frozenset({"parquet", "dataset"}),
-    NodeKind.MODEL: frozenset({"pytorch", "huggingface", "mlflow"}),
-    NodeKind.PREDICTION: frozenset({"duckdb", "huggingface"}),
-    NodeKind.EXPLANATION: frozenset({"duckdb", "huggingface"}),
-    NodeKind.EVALUATION: frozenset({"duckdb", "report"}),
-    NodeKind.EMBEDDING: frozenset({"duckdb", "huggingface"}),
-    NodeKind.SEARCH: frozenset({"duckdb", "huggingface"}),
-    NodeKind.MODEL_VERSION: frozenset({"mlflow"}),
-}
-
-_TABLE_MODEL_ICONS = frozenset({"scikitlearn", "mlflow"})
-
-_MEANING: Mapping[NodeKind, str] = {
-    NodeKind.RAW: "The file that COPY reads into the table {name}.",
-    NodeKind.TABLE: "The table {name} of the warehouse.",
-    NodeKind.TRAINING_SET: "The checked rows that the model {name} is trained on, kept as Parquet.",
-    NodeKind.MODEL: "The text classifier {name}; each materialization registers a version in MLflow.",
-    NodeKind.PREDICTION: "The table {name}: the query's rows with the model's predictions.",
-    NodeKind.EXPLANATION: "The table {name}: the query's rows, predictions, and the words behind them.",
-    NodeKind.EVALUATION: "The table {name}: how well the model's answers agree with the true labels.",
-    NodeKind.EMBEDDING: "The table {name}: the query's rows with the embedding of each one's text.",
-    NodeKind.SEARCH: "The table {name}: what a search found among the query's rows.",
-    NodeKind.MODEL_VERSION: "The registered model {name}, as MLflow keeps it; a statement names this one.",
-}
-
-# Where the statement makes a base model.
-_OF_BASES: Mapping[NodeKind, str] = {
-    NodeKind.TRAINING_SET: "The texts that the base model {name} is pre-trained on, kept as Parquet.",
-    NodeKind.MODEL: "The base model {name}, an encoder to train classifiers from, pre-trained further by "
-    "replaced token detection; each materialization registers a version in MLflow.",
-}
-
-_POOLS: Mapping[NodeKind, str] = {
-    NodeKind.MODEL: TRAINING,
-    NodeKind.PREDICTION: INFERENCE,
-    NodeKind.EXPLANATION: INFERENCE,
-    NodeKind.EVALUATION: INFERENCE,
-    NodeKind.EMBEDDING: INFERENCE,
-    NodeKind.SEARCH: INFERENCE,
-}
-
-#: Kinds whose assets are tables of the warehouse.
-RELATIONS = (
-    NodeKind.TABLE,
-    NodeKind.PREDICTION,
-    NodeKind.EXPLANATION,
-    NodeKind.EVALUATION,
-    NodeKind.EMBEDDING,
-    NodeKind.SEARCH,
-)
 #: Seconds before the second try of a step that failed; later tries wait twice as long as the one before.
 _RETRY_SECONDS = 1.0
 
@@ -169,7 +97,7 @@ def _spec(node: Node) -> dg.AssetSpec:
         tags={name: value for name, _, value in tags},
         freshness_policy=dg.FreshnessPolicy.time_window(duration(age)) if age else None,
         metadata={"retries": option("retries")} if option("retries") else None,
-        kinds=set(_icons(node)),
+        kinds=set({"mlflow"} if node.kind is NodeKind.MODEL_VERSION else KINDS[node.kind].icons(node)),
         code_version=node.code_version,
         description=_description(node),
     )
@@ -237,7 +165,7 @@ def _build(node: Node, expectations: Mapping[Key, Sequence[Entry]]) -> dg.Assets
         input_names={op_name(key): asset_key(key) for key in node.reads},
         checks=_check_specs(node, expectations),
         required_resource_keys={"workspace", "warehouse", "registry"},
-        pool=_POOLS.get(node.kind),
+        pool=KINDS[node.kind].pool,
         config_schema=config_schema(node),
     )
 
@@ -296,12 +224,12 @@ def _materialize(
             )
         checks.guard(node, expectations, checked_in_this_run, runtime)
         started = time.perf_counter()
-        outcome = _BODIES[node.kind](node, runtime)
+        outcome = KINDS[node.kind].materialize(node, runtime)
         outcome.facts.setdefault("seconds", round(time.perf_counter() - started, 3))  # for later plans
-        if node.kind in RELATIONS:
+        if node.kind.is_relation:
             _hold_against(expectations.get(node.key, ()), outcome, runtime)
         columns = [column.name for column in outcome.columns or ()]
-        outcome.column_lineage = outcome.column_lineage or column_lineage.of_node(node, columns, runtime)
+        outcome.column_lineage = outcome.column_lineage or KINDS[node.kind].lineage(node, columns, runtime)
         if node.kind is NodeKind.RAW and asked is progress.SILENT:
             _show_new_content(runtime)
         return outcome
@@ -403,35 +331,10 @@ def _hold_against(expectations: Sequence[Entry], outcome: Outcome, runtime: Runt
             outcome.warn(runtime.progress, check.description)
 
 
-def _icons(node: Node) -> frozenset[str]:
-    if node.kind is NodeKind.MODEL and _of_table(node):
-        return _TABLE_MODEL_ICONS
-    if node.kind is not NodeKind.RAW:
-        return _ICONS[node.kind]
-    path = next((s.path for s in node.entry.statements if isinstance(s, Copy) and s.path), "")
-    ending = path.lower().removesuffix(".gz").removesuffix(".zst").rsplit(".", 1)[-1]
-    known = {
-        "csv": "csv",
-        "tsv": "csv",
-        "json": "json",
-        "jsonl": "json",
-        "ndjson": "json",
-        "parquet": "parquet",
-    }
-    return _ICONS[node.kind] | (
-        {known[ending]} if ending in known else {"excel"} if ending == "xlsx" else set()
-    )
-
-
-def _of_table(node: Node) -> bool:
-    statement = node.entry.statement
-    return isinstance(statement, BuildModel) and statement.task is not None
-
-
 def _description(node: Node) -> str:
+    if node.kind is NodeKind.MODEL_VERSION:
+        what = f"The registered model {node.name}, as MLflow keeps it; a statement names this one."
+    else:
+        what = KINDS[node.kind].description(node)
     text = node.entry.text.strip().rstrip(";").rstrip()
-    meanings = _OF_BASES if makes_base(node.entry) and node.kind in _OF_BASES else _MEANING
-    meaning = meanings[node.kind].format(name=node.name)
-    if node.kind is NodeKind.MODEL and _of_table(node):
-        meaning = f"The model of tables {node.name}; each materialization registers a version in MLflow."
-    return f"{meaning}\n\n```sql\n{text}\n```"
+    return f"{what}\n\n```sql\n{text}\n```"

@@ -24,7 +24,7 @@ from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key
 from thano_assets.orchestration import failures, run_tags
 from thano_assets.orchestration.due import due
-from thano_assets.orchestration.factory import RELATIONS, op_name
+from thano_assets.orchestration.factory import op_name
 from thano_assets.orchestration.metadata import asset_key
 from thano_assets.orchestration.running_ui import reload_user_interface
 from thano_assets.planning import PlannedAsset
@@ -283,7 +283,7 @@ def _allowed(work: Sequence[PlannedAsset], workspace: Workspace) -> tuple[list[P
 
 
 def _is_one_of(key: Key, tables: set[str], making: set[Key]) -> bool:
-    return key not in making and key[0] in RELATIONS and key[1].casefold() in tables
+    return key not in making and NodeKind(key[0]).is_relation and key[1].casefold() in tables
 
 
 def _shown(planned: Sequence[PlannedAsset]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.kind import AskedModel, answering
 from thano_assets.assets.models.bases import asked_of_base, base_of, check_models
 from thano_assets.catalog import Entry, EntryKind, entry_of
 from thano_assets.catalog.entries import (
@@ -25,7 +26,7 @@ from thano_assets.errors import (
     UnsupportedStatement,
     did_you_mean,
 )
-from thano_assets.graph import Graph
+from thano_assets.graph import Graph, NodeKind
 from thano_assets.graph.build import Key, check_reads, model_ref, names_read, prebuilt_entry
 from thano_assets.resources.files import may_be_read
 from thano_assets.sql.base_names import is_media_model
@@ -40,7 +41,6 @@ from thano_assets.sql.statements import (
     Copy,
     CreateTableAs,
     EncoderQuery,
-    Evaluate,
     Expect,
     ExplainPredict,
     FitModel,
@@ -48,7 +48,6 @@ from thano_assets.sql.statements import (
     ModelQuery,
     ModelRef,
     Plan,
-    Predict,
     Query,
     QueryStatement,
     Search,
@@ -59,7 +58,6 @@ from thano_assets.sql.statements import (
 
 if TYPE_CHECKING:
     from thano_assets.assets.runtime import Runtime
-    from thano_assets.resources.warehouse import Column
     from thano_assets.resources.workspace import Workspace
 
 _MODEL_NAME = re.compile(r"[^\x00-\x1f/\\:*?\"<>|%]{1,200}")
@@ -455,6 +453,7 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
 
     Where a table that it reads has yet to be made, the check waits for the run.
     """
+    from thano_assets.assets.kinds import KINDS
     from thano_assets.assets.tables.queries import located, prepare, refuse_twice
     from thano_assets.resources.warehouse import describe
 
@@ -473,48 +472,17 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
         with located(query):
             columns = describe(connection, prepare(query, connection, runtime))
             refuse_twice(columns, query)
-    if isinstance(part, ClassifierQuery):
-        _check_asked(part, columns, bound, runtime)
-    else:
-        check_columns(part, columns, runtime)
+    entry = entry_of(part)
+    if entry is not None:
+        kind = NodeKind.TRAINING_SET if isinstance(part, TrainModel) else NodeKind(entry.kind.value)
+        KINDS[kind].check_columns(part, columns, _asked(part, bound, runtime), runtime)
 
 
-def _check_asked(part: ClassifierQuery, columns: list[Column], bound: Bound, runtime: Runtime) -> None:
-    """Check the columns of a query against the model that is asked about them, as far as it is known."""
-    from thano_assets.assets.models.features import asked_columns, truth_column
-    from thano_assets.assets.predictions.predictions import added_columns
-    from thano_assets.assets.tables.queries import find_column, refuse_column, text_column
-
-    ref = part.model
-    known = None
-    if _planned(ref, bound) is None:
-        known = runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
-    if known is not None:
-        asked_columns(part, known, columns)
-        truth_column(part, known, columns)
-    elif _task(ref, bound, runtime) is None:
-        made = _planned(ref, bound)
-        own = made.options.filled() if isinstance(made, TrainModel) else {}
-        text_column(columns, part, own.get("text_col"))
-        if isinstance(part, Evaluate) or part.options.get("label_col"):
-            find_column(columns, part, "label_col", own.get("label_col"))
-    if isinstance(part, (Predict, ExplainPredict)):
-        refuse_column(columns, part, added_columns(part, known))
-
-
-def check_columns(part: Statement, columns: list[Column], runtime: Runtime) -> None:
-    """Check the columns of a part's query against the part's options."""
-    from thano_assets.assets.models.features import training_columns
-    from thano_assets.assets.models.promotion import check_evaluation_table
-    from thano_assets.assets.predictions import searches
-    from thano_assets.assets.tables.queries import refuse_column, text_column
-
-    match part:
-        case TrainModel():
-            training_columns(part, columns)
-            check_evaluation_table(part, runtime, columns)
-        case Convert():
-            text_column(columns, part)
-            refuse_column(columns, part, [str(part.options.value("result_col"))])
-        case Search():
-            searches.check_columns(part, columns, runtime)
+def _asked(part: Statement, bound: Bound, runtime: Runtime) -> AskedModel | None:
+    """What is known of the model that a statement asks."""
+    if not isinstance(part, ClassifierQuery):
+        return None
+    made_by = _planned(part.model, bound)
+    version = answering(part, runtime) if made_by is None else None
+    trained = made_by if isinstance(made_by, TrainModel) else None
+    return AskedModel(version, trained, _task(part.model, bound, runtime) is not None)

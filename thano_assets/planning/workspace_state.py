@@ -11,16 +11,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.kind import Reads
+from thano_assets.assets.kinds import KINDS
 from thano_assets.assets.models.bases import read_base
 from thano_assets.assets.models.promotion import NO_CHAMPION
 from thano_assets.assets.models.training_inputs import training_fingerprint
 from thano_assets.assets.models.training_sets import TrainingSet
-from thano_assets.assets.predictions.embedders import EmbeddingModel
-from thano_assets.assets.predictions.prediction_cache import Answers, unanswered
-from thano_assets.assets.predictions.searches import check_columns
 from thano_assets.assets.runtime import Runtime
 from thano_assets.assets.tables import files
-from thano_assets.assets.tables.queries import prepare, text_column
+from thano_assets.assets.tables.queries import prepare
 from thano_assets.errors import ThanoError
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import JUDGING_OPTIONS, READING_OPTIONS, Key, pinned
@@ -29,33 +28,19 @@ from thano_assets.planning.dry_run import Trial
 from thano_assets.planning.reasons import file_change, statement_changes
 from thano_assets.resources import uploads
 from thano_assets.resources.resolved_base import identity_of_model
-from thano_assets.resources.warehouse import describe, quote
 from thano_assets.sql.statements import (
     BuildModel,
-    Convert,
-    CreateTableAs,
-    EncoderQuery,
-    ExplainPredict,
     ModelQuery,
-    Search,
     UploadModel,
 )
 
 if TYPE_CHECKING:
     from thano_assets.resources.registry import ModelVersion
-    from thano_assets.resources.warehouse import Column
 
 #: Files above this size, in bytes, are not read only to tell how many of their rows changed.
 COUNTED_BYTES = 256 * 1024 * 1024
 
-# Kinds whose rows go through a model, as far as it has not seen them; kinds that may stand on a base model.
-_ASKING = (
-    NodeKind.PREDICTION,
-    NodeKind.EXPLANATION,
-    NodeKind.EVALUATION,
-    NodeKind.EMBEDDING,
-    NodeKind.SEARCH,
-)
+# Kinds that may stand on a base model.
 _ON_BASES = (NodeKind.MODEL, NodeKind.EMBEDDING, NodeKind.SEARCH)
 
 
@@ -350,16 +335,14 @@ class Workbench:
             key = (NodeKind.TRAINING_SET.value, node.name)
             record = self.record(key)
             return self._trial.counts.get(key, record.rows if record and key not in planning.made else None)
-        if node.kind in _ASKING:
+        if isinstance(node.entry.statement.inner, ModelQuery):
             return self._rows_to_run(node, planning)
         return self._trial.counts.get(node.key)
 
     def _rows_to_run(self, node: Node, planning: Planning) -> int | None:
         """Texts that the model has not seen yet, where model and tables are known before the run."""
-        statement = node.entry.statement
-        body = statement.body if isinstance(statement, CreateTableAs) else None
-        if not isinstance(body, ModelQuery):
-            return None
+        body = node.entry.statement.inner
+        assert isinstance(body, ModelQuery)
         tables = [read for read in node.reads if read[0] not in (NodeKind.MODEL, NodeKind.MODEL_VERSION)]
         try:
             if any(read in planning.made and planning.version(read) is None for read in tables):
@@ -367,37 +350,12 @@ class Workbench:
             sql = prepare(body.query, self._trial.connection, self._runtime)
             if any(read in planning.made for read in node.reads if read not in tables):
                 return self._trial.count(f"({sql})")
-            if isinstance(body, Search) and body.what == "KEYWORD":
-                return self._trial.count(f"({sql})")
-            if isinstance(body, EncoderQuery):
-                columns = describe(self._trial.connection, f"({sql})")
-                name = _embedded_column(body, columns, self._runtime)
-                answers = EmbeddingModel.of(body, self._runtime, network=False).answers
-                return 0 if name is None else unanswered(self._trial.connection, sql, name, answers)
-            ref = body.model
-            version = self._runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
-            if version is None:
-                return None
-            if version.task:  # nothing is kept of what it says
-                return self._trial.count(f"({sql})")
-            columns = describe(self._trial.connection, f"({sql})")
-            text = text_column(columns, body, version.params.get("text_col"))
-            if isinstance(body, ExplainPredict):
-                return self._trial.count(f"(SELECT DISTINCT {quote(text.name)} FROM ({sql}))")
-            answers = Answers.of(version, self._runtime.workspace)
-            return unanswered(self._trial.connection, sql, text.name, answers)
+            reads = Reads(sql, self._trial.connection, self._trial.count)
+            return KINDS[node.kind].texts_to_run(body, reads, self._runtime)
         except Exception as error:  # the run tells it in its own words
             if not isinstance(error, ThanoError) and not _of_duckdb(error):
                 raise
             return None
-
-
-def _embedded_column(body: EncoderQuery, columns: list[Column], runtime: Runtime) -> str | None:
-    """The column whose texts are embedded; ``None`` where the vectors are there."""
-    if isinstance(body, Convert):
-        return text_column(columns, body).name
-    assert isinstance(body, Search)
-    return check_columns(body, columns, runtime)
 
 
 def data_version(version: ModelVersion | None) -> str | None:

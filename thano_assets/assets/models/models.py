@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets.kind import AssetKind
 from thano_assets.assets.models import pretrained_models, promotion, uploaded_models
 from thano_assets.assets.models.bases import asked_of_base, base_tags
 from thano_assets.assets.models.labels import classes_of
@@ -21,8 +22,10 @@ from thano_assets.assets.predictions.scoring import refuse_tables
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.errors import ThanoError, TrainingDataError, UnknownModel
 from thano_assets.graph import Node, NodeKind
+from thano_assets.graph.build import makes_base
 from thano_assets.learning.model_folder import weights_digest
 from thano_assets.resources import base_models
+from thano_assets.resources.dagster_home import TRAINING
 from thano_assets.results import counted
 from thano_assets.sql.statements import BuildBaseModel, FitModel, TrainModel, UploadModel
 
@@ -395,3 +398,24 @@ def _result_row(version: ModelVersion, status: str, seconds: float) -> pa.Table:
             "run_id": [version.run_id],
         }
     )
+
+
+def _of_table(node: Node) -> bool:
+    statement = node.entry.statement
+    return isinstance(statement, TrainModel) and statement.task is not None
+
+
+def _description(node: Node) -> str:
+    if makes_base(node.entry):
+        what = f"base model {node.name}, an encoder to train classifiers from, pre-trained further by "
+        what += "replaced token detection"
+    else:
+        what = f"model of tables {node.name}" if _of_table(node) else f"text classifier {node.name}"
+    return f"The {what}; each materialization registers a version in MLflow."
+
+
+def _icons(node: Node) -> frozenset[str]:
+    return frozenset({"scikitlearn", "mlflow"} if _of_table(node) else {"pytorch", "huggingface", "mlflow"})
+
+
+KIND = AssetKind(NodeKind.MODEL, materialize, description=_description, icons=_icons, pool=TRAINING)

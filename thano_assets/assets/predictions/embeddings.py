@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+from thano_assets.assets.kind import AskedModel, AssetKind, Reads, described, shown_as
 from thano_assets.assets.predictions.embedders import EmbeddingModel
+from thano_assets.assets.predictions.prediction_cache import unanswered
 from thano_assets.assets.predictions.predictions import comment
 from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.assets.tables.column_lineage import ColumnLineage, with_vectors
 from thano_assets.assets.tables.queries import refuse_column, staged, text_column
 from thano_assets.assets.tables.tables import replace_from_stage
-from thano_assets.graph import Node
-from thano_assets.resources.warehouse import quote
+from thano_assets.graph import Node, NodeKind
+from thano_assets.resources.dagster_home import INFERENCE
+from thano_assets.resources.warehouse import Column, describe, quote
 from thano_assets.sql.statements import Convert, CreateTableAs
 
 
@@ -67,3 +72,34 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     if missing:
         outcome.warn(runtime.progress, f"{missing:,} rows have no text: their {result} is NULL.")
     return outcome
+
+
+def _check_columns(
+    statement: Convert, columns: list[Column], asked: AskedModel | None, runtime: Runtime
+) -> None:
+    text_column(columns, statement)
+    refuse_column(columns, statement, [str(statement.options.value("result_col"))])
+
+
+def _lineage(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
+    statement = node.entry.statement.inner
+    assert isinstance(statement, Convert)
+    return with_vectors(statement, [str(statement.options.value("result_col"))], columns, runtime)
+
+
+def _texts_to_run(statement: Convert, reads: Reads, runtime: Runtime) -> int:
+    text = text_column(describe(reads.connection, f"({reads.sql})"), statement)
+    answers = EmbeddingModel.of(statement, runtime, network=False).answers
+    return unanswered(reads.connection, reads.sql, text.name, answers)
+
+
+KIND = AssetKind(
+    NodeKind.EMBEDDING,
+    materialize,
+    description=described("The table {name}: the query's rows with the embedding of each one's text."),
+    icons=shown_as("duckdb", "huggingface"),
+    pool=INFERENCE,
+    lineage=_lineage,
+    check_columns=_check_columns,
+    texts_to_run=_texts_to_run,
+)

@@ -7,16 +7,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets.kind import AssetKind, described, shown_as
 from thano_assets.assets.models.features import asked_columns, truth_column
 from thano_assets.assets.models.labels import class_of, missing_words, present_label
 from thano_assets.assets.models.leakage import Leak, Memory, rows_seen
+from thano_assets.assets.predictions.predictions import check_asked, texts_to_run
 from thano_assets.assets.predictions.scoring import answering_version, probabilities
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.tables.queries import staged
 from thano_assets.assets.tables.tables import replace_from_stage
 from thano_assets.catalog.entries import automatic_name
 from thano_assets.errors import TrainingDataError
-from thano_assets.graph import Node
+from thano_assets.graph import Node, NodeKind
+from thano_assets.resources.dagster_home import INFERENCE
 from thano_assets.resources.warehouse import quote
 from thano_assets.sql.statements import CreateTableAs, Evaluate
 
@@ -215,3 +218,14 @@ def _check(evaluate: Evaluate, stage: Stage, label: Column, true: str, version: 
         )
     if error is not None:
         raise error.at(evaluate.source, evaluate.query.span.start)
+
+
+KIND = AssetKind(
+    NodeKind.EVALUATION,
+    materialize,
+    description=described("The table {name}: how well the model's answers agree with the true labels."),
+    icons=shown_as("duckdb", "report"),
+    pool=INFERENCE,
+    check_columns=check_asked,
+    texts_to_run=texts_to_run,
+)

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.kind import AskedModel, AssetKind, Reads, answering, described, shown_as
 from thano_assets.assets.models.features import (
     TextReading,
     asked_columns,
     dates_not_read,
+    statement_columns,
     truth_column,
 )
 from thano_assets.assets.models.labels import class_of, present_label
 from thano_assets.assets.predictions import explanations
+from thano_assets.assets.predictions.prediction_cache import Answers, unanswered
 from thano_assets.assets.predictions.scoring import answering_version, roomy, said
 from thano_assets.assets.runtime import Outcome, Runtime
-from thano_assets.assets.tables.queries import refuse_column, staged
+from thano_assets.assets.tables.column_lineage import ColumnLineage, of_rows, with_predictions
+from thano_assets.assets.tables.queries import find_column, refuse_column, staged, text_column
 from thano_assets.assets.tables.tables import replace_from_stage
-from thano_assets.graph import Node
-from thano_assets.resources.warehouse import literal, quote
+from thano_assets.graph import Node, NodeKind
+from thano_assets.resources.dagster_home import INFERENCE
+from thano_assets.resources.warehouse import describe, literal, quote
 from thano_assets.results import counted
-from thano_assets.sql.statements import CreateTableAs, ExplainPredict, Predict, Statement
+from thano_assets.sql.statements import (
+    ClassifierQuery,
+    CreateTableAs,
+    Evaluate,
+    ExplainPredict,
+    Predict,
+    Statement,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -211,3 +224,72 @@ def comment(
     who = by.partition(" by ")[2]
     for name in columns:
         connection.execute(f"COMMENT ON COLUMN {table}.{quote(name)} IS {literal(who)}")
+
+
+def check_asked(
+    statement: ClassifierQuery, columns: list[Column], asked: AskedModel | None, runtime: Runtime
+) -> None:
+    """Check the columns of a query against the model that is asked about them, as far as it is known."""
+    assert asked is not None
+    if asked.version is not None:
+        asked_columns(statement, asked.version, columns)
+        truth_column(statement, asked.version, columns)
+    elif not asked.of_tables:
+        given = asked.made_by.options.filled() if asked.made_by is not None else {}
+        text_column(columns, statement, given.get("text_col"))
+        if isinstance(statement, Evaluate) or statement.options.get("label_col"):
+            find_column(columns, statement, "label_col", given.get("label_col"))
+
+
+def _check_columns(
+    statement: Predict | ExplainPredict, columns: list[Column], asked: AskedModel | None, runtime: Runtime
+) -> None:
+    check_asked(statement, columns, asked, runtime)
+    version = asked.version if asked is not None else None
+    refuse_column(columns, statement, added_columns(statement, version))
+
+
+def _lineage(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
+    statement = node.entry.statement.inner
+    assert isinstance(statement, (Predict, ExplainPredict))
+    version = answering(statement, runtime)
+    every = added_columns(statement, version)
+    number = statement.options.get("version_col")
+    kept = [column for column in columns if column not in every]
+    read = statement_columns(statement, version, kept)
+    rows = of_rows(statement.query, kept, runtime)
+    return with_predictions(rows, read, [name for name in every if name != number])
+
+
+def texts_to_run(statement: ClassifierQuery, reads: Reads, runtime: Runtime) -> int | None:
+    """Texts that the answering version has not seen; of a model of tables, which keeps nothing, all rows."""
+    version = answering(statement, runtime)
+    if version is None:
+        return None
+    if version.task:
+        return reads.count(f"({reads.sql})")
+    text = text_column(
+        describe(reads.connection, f"({reads.sql})"), statement, version.params.get("text_col")
+    )
+    if isinstance(statement, ExplainPredict):
+        return reads.count(f"(SELECT DISTINCT {quote(text.name)} FROM ({reads.sql}))")
+    return unanswered(reads.connection, reads.sql, text.name, Answers.of(version, runtime.workspace))
+
+
+def _kind(kind: NodeKind, description: str) -> AssetKind:
+    return AssetKind(
+        kind,
+        materialize,
+        description=described(description),
+        icons=shown_as("duckdb", "huggingface"),
+        pool=INFERENCE,
+        lineage=_lineage,
+        check_columns=_check_columns,
+        texts_to_run=texts_to_run,
+    )
+
+
+KIND = _kind(NodeKind.PREDICTION, "The table {name}: the query's rows with the model's predictions.")
+EXPLANATION = _kind(
+    NodeKind.EXPLANATION, "The table {name}: the query's rows, predictions, and the words behind them."
+)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thano_assets.assets.kind import AskedModel, AssetKind, Reads, described, shown_as
 from thano_assets.assets.predictions.embedders import EmbeddingModel, converted_text
 from thano_assets.assets.predictions.keyword_cache import find_keywords
-from thano_assets.assets.predictions.prediction_cache import MOST_VECTOR_BYTES
+from thano_assets.assets.predictions.prediction_cache import MOST_VECTOR_BYTES, unanswered
 from thano_assets.assets.predictions.predictions import comment
 from thano_assets.assets.predictions.vector_index import (
     Outdated,
@@ -26,6 +27,7 @@ from thano_assets.assets.predictions.vector_index import (
     vectors_of,
 )
 from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.assets.tables.column_lineage import ColumnLineage, with_vectors
 from thano_assets.assets.tables.queries import (
     Stage,
     find_column,
@@ -39,7 +41,8 @@ from thano_assets.assets.tables.queries import (
 from thano_assets.assets.tables.tables import describe_table, replace_from_stage
 from thano_assets.catalog import catalog_of
 from thano_assets.errors import ColumnTypeError
-from thano_assets.graph import Node
+from thano_assets.graph import Node, NodeKind
+from thano_assets.resources.dagster_home import INFERENCE
 from thano_assets.resources.warehouse import as_source, describe, quote
 from thano_assets.sql.rowwise import ROW
 from thano_assets.sql.statements import CreateTableAs, Search
@@ -381,3 +384,33 @@ def _keywords(node: Node, search: Search, model: EmbeddingModel, runtime: Runtim
     if missing:
         outcome.warn(runtime.progress, f"{missing:,} rows have no text: their {KEYWORD} is NULL.")
     return outcome
+
+
+def _lineage(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
+    statement = node.entry.statement.inner
+    assert isinstance(statement, Search)
+    return with_vectors(statement, added_columns(statement), columns, runtime)
+
+
+def _check_columns(search: Search, columns: list[Column], asked: AskedModel | None, runtime: Runtime) -> None:
+    check_columns(search, columns, runtime)
+
+
+def _texts_to_run(statement: Search, reads: Reads, runtime: Runtime) -> int:
+    if statement.what == "KEYWORD":
+        return reads.count(f"({reads.sql})")
+    text = check_columns(statement, describe(reads.connection, f"({reads.sql})"), runtime)
+    answers = EmbeddingModel.of(statement, runtime, network=False).answers
+    return 0 if text is None else unanswered(reads.connection, reads.sql, text, answers)
+
+
+KIND = AssetKind(
+    NodeKind.SEARCH,
+    materialize,
+    description=described("The table {name}: what a search found among the query's rows."),
+    icons=shown_as("duckdb", "huggingface"),
+    pool=INFERENCE,
+    lineage=_lineage,
+    check_columns=_check_columns,
+    texts_to_run=_texts_to_run,
+)

@@ -10,20 +10,9 @@ from typing import TYPE_CHECKING
 
 from thano_assets.catalog import catalog_of
 from thano_assets.catalog.entries import nested_names
-from thano_assets.graph import Node, NodeKind
-from thano_assets.graph.build import Key, row_options
+from thano_assets.graph.build import Key
 from thano_assets.sql.reads import tables_read
-from thano_assets.sql.statements import (
-    BuildModel,
-    Convert,
-    CreateTableAs,
-    EncoderQuery,
-    ExplainPredict,
-    Predict,
-    Query,
-    Search,
-    TrainModel,
-)
+from thano_assets.sql.statements import EncoderQuery, Query
 
 if TYPE_CHECKING:
     from sqlglot import lineage as sqlglot_lineage
@@ -64,68 +53,7 @@ def of_query(
         return {}
 
 
-def of_node(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
-    """For each column of what was just made, where it comes from, with the tables as they are now.
-
-    Args:
-        node: A table, prediction or training set; files have no columns to come from.
-        columns: The columns that it has.
-        runtime: Where the tables are.
-    """
-    from thano_assets.assets.models.features import statement_columns
-    from thano_assets.assets.predictions.predictions import added_columns
-
-    statement = node.entry.statement
-    if isinstance(statement, TrainModel) and node.kind is NodeKind.TRAINING_SET:
-        if isinstance(statement, BuildModel) and statement.task:
-            learnt = {name.casefold() for name in columns}
-            of_rows = _of_rows(statement.query, None, runtime)
-            return {name: sources for name, sources in of_rows.items() if name.casefold() in learnt}
-        names = [str(statement.options.value(name)) for name in row_options(statement)]
-        of_rows = _of_rows(statement.query, None, runtime)
-        folded = {name.casefold(): sources for name, sources in of_rows.items()}
-        found = {
-            column: folded.get(name.casefold())
-            for column, name in zip(("text", "label"), names, strict=False)
-        }
-        return {column: sources for column, sources in found.items() if sources}
-    if not isinstance(statement, CreateTableAs):
-        return {}
-    if isinstance(statement.body, Query):
-        return _of_rows(statement.body, columns, runtime)
-    if isinstance(statement.body, (Predict, ExplainPredict)):
-        ref = statement.body.model
-        version = runtime.registry.resolve(ref.name, version=ref.version, alias=ref.alias)
-        number = statement.body.options.get("version_col")
-        every = added_columns(statement.body, version)
-        added = [name for name in every if name != number]
-        kept = [column for column in columns if column not in every]
-        read = statement_columns(statement.body, version, kept)
-        return with_predictions(_of_rows(statement.body.query, kept, runtime), read, added)
-    if isinstance(statement.body, EncoderQuery):
-        return _of_vectors(statement.body, columns, runtime)
-    return {}
-
-
-def _of_vectors(statement: EncoderQuery, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
-    """The lineage of what CONVERT or SEARCH made: what it added comes from the text, or from its vectors."""
-    from thano_assets.assets.predictions import searches
-
-    value = statement.options.value
-    if isinstance(statement, Convert):
-        added = [str(value("result_col"))]
-    else:
-        assert isinstance(statement, Search)
-        added = searches.added_columns(statement)
-    kept = [column for column in columns if column not in added]
-    vectors = str(statement.options.get("emb_col") or "").casefold()
-    named = [name for name in kept if name.casefold() == vectors]
-    return with_predictions(
-        _of_rows(statement.query, kept, runtime), named[:1] or [str(value("text_col"))], added
-    )
-
-
-def _of_rows(query: Query, columns: Sequence[str] | None, runtime: Runtime) -> ColumnLineage:
+def of_rows(query: Query, columns: Sequence[str] | None, runtime: Runtime) -> ColumnLineage:
     """The lineage of a query's rows; ``columns`` are asked of DuckDB where they are not known."""
     import duckdb
 
@@ -157,6 +85,18 @@ def with_predictions(query: ColumnLineage, read: Sequence[str], added: Sequence[
     found = [one for name, sources in query.items() if name.casefold() in folded for one in sources]
     sources = list(dict.fromkeys(found))
     return {**query, **({name: list(sources) for name in added} if sources else {})}
+
+
+def with_vectors(
+    statement: EncoderQuery, added: Sequence[str], columns: Sequence[str], runtime: Runtime
+) -> ColumnLineage:
+    """The lineage of what CONVERT or SEARCH made: what it added comes from the text, or from its vectors."""
+    kept = [column for column in columns if column not in added]
+    vectors = str(statement.options.get("emb_col") or "").casefold()
+    read = [name for name in kept if name.casefold() == vectors][:1]
+    return with_predictions(
+        of_rows(statement.query, kept, runtime), read or [str(statement.options.value("text_col"))], added
+    )
 
 
 def _traced(

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+from thano_assets.assets.kind import AssetKind, described
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.tables.copies import source_of
 from thano_assets.catalog import Entry
 from thano_assets.errors import ThanoError
-from thano_assets.graph import Node
+from thano_assets.graph import Node, NodeKind
 from thano_assets.resources.reading.source import RawSource
 from thano_assets.resources.workspace import Workspace
 from thano_assets.sql.statements import Copy
@@ -81,3 +82,28 @@ def file_digests(
             name = path.relative_to(workspace.data).as_posix() if inside else str(path)
             found[name] = source.digest(path, digest)[:16]
     return found
+
+
+_ICONS = {
+    "csv": "csv",
+    "tsv": "csv",
+    "json": "json",
+    "jsonl": "json",
+    "ndjson": "json",
+    "parquet": "parquet",
+    "xlsx": "excel",
+}
+
+
+def _icons(node: Node) -> frozenset[str]:
+    path = next((s.path for s in node.entry.statements if isinstance(s, Copy) and s.path), "")
+    ending = path.lower().removesuffix(".gz").removesuffix(".zst").rsplit(".", 1)[-1]
+    return frozenset({"file", _ICONS.get(ending, "file")})
+
+
+KIND = AssetKind(
+    NodeKind.RAW,
+    materialize,
+    description=described("The file that COPY reads into the table {name}."),
+    icons=_icons,
+)

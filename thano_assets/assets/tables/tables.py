@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from thano_assets.assets.kind import AssetKind, described, shown_as
 from thano_assets.assets.runtime import Outcome, Runtime
+from thano_assets.assets.tables.column_lineage import ColumnLineage, of_rows
 from thano_assets.assets.tables.copies import load
 from thano_assets.assets.tables.queries import preview
-from thano_assets.graph import Node
+from thano_assets.graph import Node, NodeKind
 from thano_assets.resources.warehouse import Column, literal, quote
 from thano_assets.results import counted
 from thano_assets.sql.statements import Copy
@@ -80,3 +83,17 @@ def replace_from_stage(node: Node, runtime: Runtime, stage_path: str, select: st
         connection.execute(f"CREATE OR REPLACE TABLE {quote(node.name)} AS {select}")
         outcome = describe_table(connection, node.name, runtime)
     return outcome
+
+
+def _lineage(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
+    query = node.entry.statement.rows_from
+    return of_rows(query, columns, runtime) if query is not None else {}
+
+
+KIND = AssetKind(
+    NodeKind.TABLE,
+    materialize,
+    description=described("The table {name} of the warehouse."),
+    icons=shown_as("duckdb", "table"),
+    lineage=_lineage,
+)
