@@ -24,7 +24,8 @@ from thano_assets.learning.train import train
 from thano_assets.progress import Progress
 from thano_assets.resources import base_models, datasets, prebuilt
 from thano_assets.resources.environments import open_workspace
-from thano_assets.resources.packaged import MINILM, file_digest
+from thano_assets.resources.packaged import MINILM
+from thano_assets.system import file_digest
 
 CALIBRATION_ROWS = 3_000
 MAX_LENGTH = 384  # a fifth cheaper to train and to answer with than 512

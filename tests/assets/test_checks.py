@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
-from tests.assets.test_definitions import materialize
+from tests.orchestration.test_definitions import materialize
 from tests.session.conftest import write_rows
 from thano_assets.assets.runtime import Runtime
 from thano_assets.assets.tables import checks

@@ -12,7 +12,7 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from tests.assets.conftest import run_as_daemon
+from tests.orchestration.conftest import run_as_daemon
 from tests.session.conftest import Recorder, traces, write_rows
 from thano_assets.assets.models import models, promotion
 from thano_assets.assets.runtime import Outcome, Runtime

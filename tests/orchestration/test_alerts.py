@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import dagster as dg
 import pytest
 
-from tests.assets.conftest import run_as_daemon
+from tests.orchestration.conftest import run_as_daemon
 from tests.session.conftest import write_rows
 from thano_assets.errors import WorkspaceError
 from thano_assets.graph import Graph

@@ -320,7 +320,7 @@ def test_a_changed_file_has_the_page_load_the_location_again(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = []
-    monkeypatch.setattr("thano_assets.orchestration.running_ui.reload_user_interface", loaded.append)
+    monkeypatch.setattr("thano_assets.orchestration.schedules.reload_user_interface", loaded.append)
     with Session(daemon.workspace) as session:
         graph = Graph(session.catalog.entries())
     (sensor,) = schedules_module.file_marks(graph, daemon.workspace)

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from tests.assets.conftest import run_as_daemon
+from tests.orchestration.conftest import run_as_daemon
 from tests.session.conftest import write_rows
 from thano_assets.assets.kinds import KINDS
 from thano_assets.assets.tables import tables
