@@ -47,7 +47,7 @@ DEFENCES = [
     ),
     Defence(
         "files read by queries",
-        "binding.py",
+        "planning/binding.py",
         "            if not may_be_read(workspace, read.path_or_function):",
         "            if False:",
         "tests/session/test_security.py::test_queries_read_no_files_but_data",
@@ -96,7 +96,7 @@ DEFENCES = [
     ),
     Defence(
         "code of a model",
-        "resources/packaged/encoder.py",
+        "learning/model_folder.py",
         'if key not in ("auto_map", "custom_pipelines")',
         "if key",
         "tests/session/test_security.py::test_no_code_of_a_model_is_run_or_kept",
@@ -148,7 +148,7 @@ DEFENCES = [
         "system.py",
         "            or parts[0] != _machine()\n",
         "",
-        "tests/assets/test_answers.py",
+        "tests/assets/test_prediction_cache.py",
     ),
 ]
 

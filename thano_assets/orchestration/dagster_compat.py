@@ -1,6 +1,6 @@
 """The module that uses names of Dagster which are not public; with :mod:`.dagster_storage` the only ones.
 
-They are stable over the releases that ``pyproject.toml`` allows; ``tests/assets/test_definitions.py``
+They are stable over the releases that ``pyproject.toml`` allows; ``tests/orchestration/test_definitions.py``
 holds them to what is needed: a run that was executed in the caller's process belongs to the code
 location, so that it can be executed again from the UI.
 """
