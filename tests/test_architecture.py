@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -157,3 +158,16 @@ def test_documents_name_files_that_are_there(document: Path) -> None:
         if not (ROOT / name).exists() and not any(path.endswith(f"/{name.rstrip('/')}") for path in there)
     ]
     assert set(missing) <= {"code/thano_text_model.py"}  # lies beside a model
+
+
+def test_each_defence_stands_where_the_tool_that_takes_it_away_looks() -> None:
+    spec = importlib.util.spec_from_file_location("check_defences", ROOT / "tools" / "check_defences.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = tool  # dataclasses look there
+    spec.loader.exec_module(tool)
+    gone = [
+        one.name for one in tool.DEFENCES if one.old not in (ROOT / PACKAGE / one.file).read_text("utf-8")
+    ]
+    assert gone == []

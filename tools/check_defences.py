@@ -131,7 +131,7 @@ DEFENCES = [
     ),
     Defence(
         "passwords",
-        "resources/workspace.py",
+        "resources/settings.py",
         """    return re.sub(r"(?<=://)[^/@\\s'\\"]+@", "", text)""",
         "    return text",
         "tests/session/test_security.py::test_passwords_are_not_shown",
