@@ -466,15 +466,15 @@ class Session:
     def _script_planner(self) -> Iterator[ScriptPlanner]:
         from thano_assets.planning.observation import Observer
         from thano_assets.planning.scripts import ScriptPlanner
-        from thano_assets.planning.workspace_state import Workbench
+        from thano_assets.planning.workspace_state import WorkspaceState
 
         def records(keys: Iterable[Key]) -> dict[Key, Record]:
             return self._open_runner().records(keys)  # imports Dagster: not before the statement is bound
 
-        with Workbench(self._runtime, records).opened() as workbench:
+        with WorkspaceState(self._runtime, records).opened() as state:
             observer = Observer(self.workspace)
             names = self._table_names()  # on the connection that the workbench holds
-            yield ScriptPlanner(self._runtime, self.catalog, workbench, observer, names)
+            yield ScriptPlanner(self._runtime, self.catalog, state, observer, names)
 
     def _plan(self, statements: Sequence[Statement], text: str, mode: Mode) -> Result:
         from thano_assets.commands.statements import planned_rows

@@ -17,7 +17,7 @@ import pytest
 
 from thano_assets.assets.predictions import prediction_cache as module
 from thano_assets.assets.predictions.prediction_cache import (
-    Answers,
+    PredictionCache,
     forget,
     has_text,
     size,
@@ -57,7 +57,9 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-def keep(answers: Answers, connection: duckdb.DuckDBPyConnection, *texts: str, p: float = 0.25) -> None:
+def keep(
+    answers: PredictionCache, connection: duckdb.DuckDBPyConnection, *texts: str, p: float = 0.25
+) -> None:
     """Keep the same answer for each of ``texts``."""
     connection.execute(
         f"CREATE OR REPLACE TABLE new AS SELECT {text_key('t')} AS key, "
@@ -67,7 +69,9 @@ def keep(answers: Answers, connection: duckdb.DuckDBPyConnection, *texts: str, p
     answers.keep(connection, "new")
 
 
-def recalled(answers: Answers, connection: duckdb.DuckDBPyConnection, *texts: str) -> dict[str, list[float]]:
+def recalled(
+    answers: PredictionCache, connection: duckdb.DuckDBPyConnection, *texts: str
+) -> dict[str, list[float]]:
     """The kept probabilities of those of ``texts`` that have some."""
     connection.execute(
         f"CREATE OR REPLACE TABLE asked AS SELECT t, {text_key('t')} AS key FROM (SELECT unnest($texts) AS t)",
@@ -100,7 +104,7 @@ class TestKeeping:
     def test_what_is_kept_is_found_again(
         self, workspace: Workspace, version: ModelVersion, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        answers = Answers.of(version, workspace)
+        answers = PredictionCache.of(version, workspace)
         assert recalled(answers, connection, "a") == {}
         keep(answers, connection, "a", "b")
         keep(answers, connection, "c", p=0.75)
@@ -109,7 +113,7 @@ class TestKeeping:
     def test_two_answers_to_one_text_give_the_same_one_always(
         self, workspace: Workspace, version: ModelVersion, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        answers = Answers.of(version, workspace)
+        answers = PredictionCache.of(version, workspace)
         keep(answers, connection, "a", p=0.5)
         keep(answers, connection, "a", p=0.25)
         assert recalled(answers, connection, "a") == {"a": [0.25, 0.75]}
@@ -123,45 +127,45 @@ class TestKeeping:
     def test_another_text_limit_or_tokenizer_knows_no_answer(
         self, workspace: Workspace, version: ModelVersion, connection: duckdb.DuckDBPyConnection, changed: str
     ) -> None:
-        keep(Answers.of(version, workspace), connection, "a")
+        keep(PredictionCache.of(version, workspace), connection, "a")
         (version.path / changed).write_text('{"thano_text": {"max_length": 8}}')
-        assert recalled(Answers.of(version, workspace), connection, "a") == {}
+        assert recalled(PredictionCache.of(version, workspace), connection, "a") == {}
 
     def test_other_weights_know_no_answer(
         self, workspace: Workspace, version: ModelVersion, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        keep(Answers.of(version, workspace), connection, "a")
+        keep(PredictionCache.of(version, workspace), connection, "a")
         other = replace(version, version=2, tags={"thano.data_version": "b" * 32})
-        assert recalled(Answers.of(other, workspace), connection, "a") == {}
+        assert recalled(PredictionCache.of(other, workspace), connection, "a") == {}
         same = replace(version, version=3)
-        assert recalled(Answers.of(same, workspace), connection, "a") == {"a": [0.25, 0.75]}
+        assert recalled(PredictionCache.of(same, workspace), connection, "a") == {"a": [0.25, 0.75]}
 
     def test_a_version_that_was_not_made_here_has_answers_of_its_own(
         self, workspace: Workspace, version: ModelVersion, connection: duckdb.DuckDBPyConnection
     ) -> None:
         bare = replace(version, tags={})
         other = replace(bare, run_id="another")
-        keep(Answers.of(bare, workspace), connection, "a")
-        assert recalled(Answers.of(bare, workspace), connection, "a") == {"a": [0.25, 0.75]}
-        assert recalled(Answers.of(other, workspace), connection, "a") == {}
+        keep(PredictionCache.of(bare, workspace), connection, "a")
+        assert recalled(PredictionCache.of(bare, workspace), connection, "a") == {"a": [0.25, 0.75]}
+        assert recalled(PredictionCache.of(other, workspace), connection, "a") == {}
         forget(workspace, bare.data_version)
-        assert recalled(Answers.of(bare, workspace), connection, "a") == {}
+        assert recalled(PredictionCache.of(bare, workspace), connection, "a") == {}
 
     def test_an_environment_reads_the_answers_of_production_and_writes_its_own(
         self, tmp_path: Path, version: ModelVersion, connection: duckdb.DuckDBPyConnection
     ) -> None:
         production, environment = (open_workspace(tmp_path / name) for name in ("production", "environment"))
         environment.production = production
-        keep(Answers.of(version, production), connection, "a")
-        borrowing = Answers.of(version, environment)
+        keep(PredictionCache.of(version, production), connection, "a")
+        borrowing = PredictionCache.of(version, environment)
         keep(borrowing, connection, "b")
         assert set(recalled(borrowing, connection, "a", "b")) == {"a", "b"}
-        assert set(recalled(Answers.of(version, production), connection, "a", "b")) == {"a"}
+        assert set(recalled(PredictionCache.of(version, production), connection, "a", "b")) == {"a"}
 
     def test_a_spoilt_file_is_given_up_and_the_others_answer(
         self, workspace: Workspace, version: ModelVersion, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        answers = Answers.of(version, workspace)
+        answers = PredictionCache.of(version, workspace)
         keep(answers, connection, "a")
         keep(answers, connection, "b")
         spoilt = answers.parts()[0]
@@ -176,12 +180,12 @@ class TestRemoval:
     ) -> None:
         other = replace(version, tags={"thano.data_version": "b" * 32})
         for one in (version, other):
-            keep(Answers.of(one, workspace), connection, "a")
+            keep(PredictionCache.of(one, workspace), connection, "a")
         assert size(workspace)[0] == 2
         forget(workspace, "a" * 32)
         assert size(workspace)[0] == 1
-        assert recalled(Answers.of(version, workspace), connection, "a") == {}
-        assert recalled(Answers.of(other, workspace), connection, "a") != {}
+        assert recalled(PredictionCache.of(version, workspace), connection, "a") == {}
+        assert recalled(PredictionCache.of(other, workspace), connection, "a") != {}
 
     def test_the_least_lately_used_versions_make_room(
         self,
@@ -192,7 +196,9 @@ class TestRemoval:
     ) -> None:
         made = []
         for number, letter in enumerate("abc"):
-            answers = Answers.of(replace(version, tags={"thano.data_version": letter * 32}), workspace)
+            answers = PredictionCache.of(
+                replace(version, tags={"thano.data_version": letter * 32}), workspace
+            )
             keep(answers, connection, "a")
             os.utime(answers.folder, (number, number))
             made.append(answers)
@@ -206,7 +212,7 @@ class TestRemoval:
     ) -> None:
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
-        answers = Answers.of(version, workspace)
+        answers = PredictionCache.of(version, workspace)
         keep(answers, connection, "a")
         living = scratch_path(answers.folder)
         dead = living.with_name(living.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-"))
@@ -229,10 +235,10 @@ class TestUnanswered:
         )
 
         def ask(relation: str) -> int:
-            return unanswered(connection, relation, "the text", Answers.of(version, workspace))
+            return unanswered(connection, relation, "the text", PredictionCache.of(version, workspace))
 
         assert ask('"my rows"') == 3
-        keep(Answers.of(version, workspace), connection, "a")
+        keep(PredictionCache.of(version, workspace), connection, "a")
         assert ask('"my rows"') == 2
         assert ask("""SELECT * FROM "my rows" WHERE "the text" <> 'b'""") == 1
 
@@ -241,10 +247,12 @@ class TestUnanswered:
     ) -> None:
         from thano_assets.resources.warehouse import Warehouse
 
-        keep(Answers.of(version, workspace), connection, "a")
+        keep(PredictionCache.of(version, workspace), connection, "a")
         with Warehouse.of(workspace).read() as reading:
             assert (
-                unanswered(reading, "SELECT unnest(['a', 'b']) AS t", "t", Answers.of(version, workspace))
+                unanswered(
+                    reading, "SELECT unnest(['a', 'b']) AS t", "t", PredictionCache.of(version, workspace)
+                )
                 == 1
             )
 
@@ -279,7 +287,7 @@ class TestProcesses:
     def test_a_kill_leaves_whole_files(
         self, workspace: Workspace, version: ModelVersion, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        answers = Answers.of(version, workspace)
+        answers = PredictionCache.of(version, workspace)
         process = _writer(answers.folder, "text", 100_000, workspace)
         assert process.stdout is not None
         for _ in range(5):
@@ -301,7 +309,7 @@ class TestProcesses:
     def test_two_processes_add_while_a_third_reads_and_files_are_made_one(
         self, workspace: Workspace, version: ModelVersion, connection: duckdb.DuckDBPyConnection
     ) -> None:
-        answers = Answers.of(version, workspace)
+        answers = PredictionCache.of(version, workspace)
         rounds = module.MOST_PARTS
         processes = [_writer(answers.folder, name, rounds, workspace) for name in ("one", "two")]
         seen = 0

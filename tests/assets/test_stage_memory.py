@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from thano_assets.assets.predictions.prediction_cache import Answers
+from thano_assets.assets.predictions.prediction_cache import PredictionCache
 from thano_assets.assets.predictions.scoring import Answerer, answered, windows
 from thano_assets.assets.runtime import Outcome
 from thano_assets.assets.tables.queries import Stage
@@ -70,7 +70,10 @@ def test_long_texts_are_answered_once_each(
             connection.execute("SET memory_limit = '1MiB'")  # others take what there was
             return Predictor.load(classifier)
 
-        answers, outcome = Answers.named("model", small_workspace), Outcome(data_version="", summary="")
+        answers, outcome = (
+            PredictionCache.named("model", small_workspace),
+            Outcome(data_version="", summary=""),
+        )
         relation = answered(stage, "text", Answerer(answers, load), None, session._runtime, outcome)
         connection.execute("RESET memory_limit")
         found = connection.execute(f"SELECT number, p FROM ({relation}) ORDER BY number").fetchall()

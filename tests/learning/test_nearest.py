@@ -36,7 +36,7 @@ def written(tmp_path: Path, vectors: np.ndarray, missing: np.ndarray | None = No
 @pytest.fixture(params=["warm", "piece by piece"])
 def _kept(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param != "warm":
-        monkeypatch.setattr(nearest, "WARM_BYTES", 0)
+        monkeypatch.setattr(nearest, "CACHED_BYTES", 0)
         monkeypatch.setattr(nearest, "_PIECE_BYTES", 2 * nearest.BLOCK * SIZE * 4)
 
 
@@ -129,7 +129,7 @@ def test_a_spoilt_file_counts_as_none_and_is_removed(tmp_path: Path) -> None:
 
 
 def test_what_stays_mapped_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nearest, "WARM_BYTES", 400 * SIZE * 4)
+    monkeypatch.setattr(nearest, "CACHED_BYTES", 400 * SIZE * 4)
     paths = [tmp_path / f"{number}.arrow" for number in range(2)]
     for path in paths:
         VectorFile.write(path, SIZE, blocks(some()), {})

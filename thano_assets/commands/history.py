@@ -40,7 +40,7 @@ def lineage(statement: ShowLineage, runtime: Runtime, runner: Runner, catalog: C
     import pyarrow as pa
 
     from thano_assets.planning.observation import observed
-    from thano_assets.planning.workspace_state import Workbench
+    from thano_assets.planning.workspace_state import WorkspaceState
 
     entries = [found for found in (catalog.relation(statement.name), catalog.model(statement.name)) if found]
     if not entries:
@@ -52,9 +52,9 @@ def lineage(statement: ShowLineage, runtime: Runtime, runner: Runner, catalog: C
     graph = observed(Graph.around(entries, catalog), runtime.workspace)
     targets: list[Key] = [(entry.kind.value, entry.name) for entry in entries]
     nodes = upstream(graph, targets)
-    with Workbench(runtime, runner.records).opened() as workbench:
-        workbench.prefetch([node.key for node in nodes])
-        planned = Planning(workbench).plan(graph, targets, Mode.INCREMENTAL)
+    with WorkspaceState(runtime, runner.records).opened() as state:
+        state.prefetch([node.key for node in nodes])
+        planned = Planning(state).plan(graph, targets, Mode.INCREMENTAL)
     reasons = {one.node.key: one.reason for one in planned if one.made}
     records = runner.records([node.key for node in nodes])
     rows = []

@@ -16,8 +16,8 @@ from ..progress import SILENT, Progress
 from . import device as places
 from .encode import Encoded, Encoder
 from .infer import logits_by_batch
+from .model_cache import ModelCache
 from .model_folder import folder_damage
-from .warm import Warm
 
 WINDOW = 4096  # texts held, sorted by length and answered together; bounds the memory
 
@@ -53,7 +53,7 @@ class Answering(ABC):
     @classmethod
     def cached(cls, model_dir: Path) -> Self:
         """As :meth:`load`, but a model used lately in this process is still warm."""
-        found: Self = _warm(cls).get(cls, model_dir, cls.load)
+        found: Self = _loaded(cls).get(cls, model_dir, cls.load)
         return found
 
     def answer_batches(
@@ -153,8 +153,8 @@ def no_model(folder: Path, kind: str) -> UnknownModel:
     )
 
 
-def _warm(kind: type) -> Warm[Any]:
-    return _WARM.setdefault(kind, Warm())
+def _loaded(kind: type) -> ModelCache[Any]:
+    return _CACHES.setdefault(kind, ModelCache())
 
 
-_WARM: dict[type, Warm[Any]] = {}
+_CACHES: dict[type, ModelCache[Any]] = {}

@@ -19,7 +19,7 @@ from ..errors import UnsupportedStatement
 from . import device as places
 from .answering import WINDOW, Answering, no_model
 from .encode import Encoded, Encoder
-from .lean import Layout, LeanEncoder, NotServed
+from .inference_encoder import InferenceEncoder, Layout, NotServed
 from .tokens import load_tokenizer
 
 if TYPE_CHECKING:
@@ -70,13 +70,13 @@ class Embedder(Answering):
         try:
             try:
                 layout = Layout.read(model_dir, classifier=False)
-                model: Any = LeanEncoder(layout, place, dtype, pooling)
+                model: Any = InferenceEncoder(layout, place, dtype, pooling)
                 tokenizer = load_tokenizer(model_dir)
             except NotServed:
-                from . import stock
+                from . import transformers_models
 
-                model = stock.load_encoder(model_dir, place, dtype, pooling)
-                tokenizer = stock.load_tokenizer(model_dir)
+                model = transformers_models.load_encoder(model_dir, place, dtype, pooling)
+                tokenizer = transformers_models.load_tokenizer(model_dir)
         except (OSError, ValueError) as error:
             raise no_model(model_dir, "encoder") from error
         encoder = Encoder.of_model(tokenizer, model.config)

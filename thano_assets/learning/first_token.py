@@ -112,7 +112,7 @@ def trained_by_first_token(model: Any) -> Iterator[bool]:
         yield False
         return
     encoder = FirstTokenEncoder(model)
-    stock = model.forward
+    unpatched = model.forward
 
     def forward(
         self: Any,
@@ -122,7 +122,7 @@ def trained_by_first_token(model: Any) -> Iterator[bool]:
     ) -> Any:
         lengths = None if attention_mask is None or rest else lengths_of(attention_mask)
         if input_ids is None or lengths is None:
-            return stock(input_ids=input_ids, attention_mask=attention_mask, **rest)
+            return unpatched(input_ids=input_ids, attention_mask=attention_mask, **rest)
         found = encoder(input_ids, lengths)
         with torch.autocast("cpu", enabled=False):
             if self.config.model_type == "electra":

@@ -28,7 +28,7 @@ FORMAT = 1
 #: Rows of a block of the file.
 BLOCK = 16_384
 #: Vectors that stay mapped between the searches of a process, bytes; a larger file is mapped piece by piece.
-WARM_BYTES = 256 * 1024**2
+CACHED_BYTES = 256 * 1024**2
 _PIECE_BYTES = 64 * 1024**2
 _TOGETHER = 512  # vectors computed again at a time
 
@@ -90,9 +90,9 @@ class VectorFile:
             self.rows = _column(blocks, "row", np.int64)
             self.marks = _column(blocks, "mark", np.uint64)
             self.states = _column(blocks, "state", np.uint8)
-            warm = self.nbytes <= WARM_BYTES
+            cached = self.nbytes <= CACHED_BYTES
             # The views hold the mapping; nothing is read before it is needed.
-            self._warm = [_matrix(block, self.size) for block in blocks] if warm else None
+            self._loaded = [_matrix(block, self.size) for block in blocks] if cached else None
 
     @property
     def nbytes(self) -> int:
@@ -202,8 +202,8 @@ class VectorFile:
 
     def _pieces(self) -> Iterator[tuple[int, np.ndarray]]:
         """The matrix (B, size) block by block, each with the place of its first row."""
-        if self._warm is not None:
-            yield from zip(self._starts.tolist(), self._warm, strict=False)
+        if self._loaded is not None:
+            yield from zip(self._starts.tolist(), self._loaded, strict=False)
             return
         step = max(1, _PIECE_BYTES // max(1, BLOCK * self.size * 4))
         for first in range(0, len(self._starts) - 1, step):
@@ -270,7 +270,7 @@ def _column(blocks: list[pa.RecordBatch], name: str, kind: Any) -> np.ndarray:
 
 
 class _Kept:
-    """The files that were searched last, of at most :data:`WARM_BYTES` together."""
+    """The files that were searched last, of at most :data:`CACHED_BYTES` together."""
 
     def __init__(self) -> None:
         self._files: OrderedDict[tuple[object, ...], VectorFile] = OrderedDict()
@@ -284,9 +284,9 @@ class _Kept:
 
     def add(self, key: tuple[object, ...], file: VectorFile) -> VectorFile:
         with self._lock:
-            if file.nbytes <= WARM_BYTES:
+            if file.nbytes <= CACHED_BYTES:
                 self._files[key] = file
-                while sum(one.nbytes for one in self._files.values()) > WARM_BYTES:
+                while sum(one.nbytes for one in self._files.values()) > CACHED_BYTES:
                     self._files.popitem(last=False)
         return file
 

@@ -16,7 +16,7 @@ from . import device as places
 from .answering import WINDOW, Answering, no_model
 from .encode import Encoded, Encoder
 from .infer import logits_by_batch, softmax
-from .lean import Layout, LeanEncoder, NotServed
+from .inference_encoder import InferenceEncoder, Layout, NotServed
 from .tokens import load_tokenizer
 
 # In bfloat16 the difference of two logits was off by at most 2.8 % of its mean (1,500 reviews). Texts whose
@@ -60,9 +60,9 @@ class Predictor(Answering):
             found = cls(model, Encoder.of_model(tokenizer, model.config))
         except (OSError, ValueError) as error:
             raise no_model(Path(model_dir), "sequence classifier") from error
-        if isinstance(model, LeanEncoder) and dtype == torch.bfloat16:
+        if isinstance(model, InferenceEncoder) and dtype == torch.bfloat16:
             found._exact = cache(
-                lambda: LeanEncoder(Layout.read(Path(model_dir), classifier=True), place, torch.float32)
+                lambda: InferenceEncoder(Layout.read(Path(model_dir), classifier=True), place, torch.float32)
             )
         return found
 
@@ -72,12 +72,14 @@ class Predictor(Answering):
         if cls is Predictor:  # subclasses do more with a model than have it answer, such as take gradients
             try:
                 layout = Layout.read(model_dir, classifier=True)
-                return LeanEncoder(layout, place, dtype), load_tokenizer(model_dir)
+                return InferenceEncoder(layout, place, dtype), load_tokenizer(model_dir)
             except NotServed:
                 pass
-        from . import stock
+        from . import transformers_models
 
-        return stock.load_classifier(model_dir, place, dtype), stock.load_tokenizer(model_dir)
+        return transformers_models.load_classifier(
+            model_dir, place, dtype
+        ), transformers_models.load_tokenizer(model_dir)
 
     def predict(self, texts: Sequence[str | None]) -> np.ndarray:
         """Probabilities, float32 of shape (N, C); a missing or blank text has a row of NaN."""

@@ -38,10 +38,10 @@ from .model_folder import new_folder
 from .optim import rate_factor
 from .pooling_layer import pooling_layer
 from .process_group import ProcessGroup
-from .quiet import quiet_transformers
 from .recipes import Recipe
 from .replaced_tokens import COUNTED, DISCRIMINATOR_WEIGHT, ReplacedTokenDetection
 from .settings import PRETRAINING_VERSION, PretrainingSettings
+from .transformers_logging import quiet_transformers
 
 MASKED = 0.15  # share of the tokens that the generator has to fill in
 _HIDDEN = 0.85  # of those, the share shown to it as [MASK]; the others it sees as they are

@@ -55,7 +55,7 @@ def load_tokenizer(model_dir: Path) -> Any:
         return found
     from transformers import AutoTokenizer  # not its models
 
-    from .quiet import quiet_transformers
+    from .transformers_logging import quiet_transformers
 
     with quiet_transformers():
         return AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)

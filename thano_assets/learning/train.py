@@ -27,16 +27,16 @@ from .calibration import at_temperature, fit_temperature, scale_head
 from .checkpoint import Checkpoints, training_identity
 from .encode import Encoded, Encoder, limit
 from .first_token import trained_by_first_token
-from .frozen import FeatureCache, frozen_features, head_only
+from .frozen_encoder import FeatureCache, frozen_features, head_only
 from .infer import batch_tensors, logits_by_batch, softmax
 from .launch import run_in_processes, wanted_processes
 from .loop import OnMetrics, Rows, balanced_weights, fit
 from .metrics import class_indices, confusion, scores
 from .model_folder import new_folder
 from .process_group import ProcessGroup
-from .quiet import quiet_transformers
 from .recipes import Recipe, recipe_for
 from .settings import CODE_VERSION, TrainingSettings
+from .transformers_logging import quiet_transformers
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "scikit-learn", "numpy")
 

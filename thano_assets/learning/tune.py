@@ -27,13 +27,13 @@ from ..errors import TrainingDataError
 from ..progress import Progress, Task
 from ..system import write_atomically
 from .base_model import BaseModel
-from .frozen import FeatureCache
+from .frozen_encoder import FeatureCache
 from .holdout import judging_share
 from .metrics import class_indices
-from .quiet import quiet_transformers
 from .search_space import Space, rate, space_of
 from .settings import TUNING_ROWS, TrainingSettings, TuningSettings
 from .train import train
+from .transformers_logging import quiet_transformers
 
 COMPLETE, PRUNED, FAILED = "complete", "pruned", "failed"
 

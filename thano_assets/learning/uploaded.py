@@ -17,7 +17,7 @@ from ..errors import DataFileError
 from .encode import limit
 from .model_folder import Upload, new_folder
 from .predict import Predictor
-from .quiet import quiet_transformers
+from .transformers_logging import quiet_transformers
 
 # Where trainings keep the weights inside of what they save.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")

@@ -15,7 +15,7 @@ from thano_assets.orchestration.records import read_records
 from thano_assets.planning import Mode, PlannedAsset, Planning, Record
 from thano_assets.planning.observation import observed
 from thano_assets.planning.plan import downstream
-from thano_assets.planning.workspace_state import Workbench
+from thano_assets.planning.workspace_state import WorkspaceState
 from thano_assets.resources.workspace import Workspace
 
 
@@ -37,6 +37,6 @@ def due(
         asked = list(keys)
         return with_borrowed(workspace, read_records(instance, asked), asked)
 
-    with Workbench(Runtime.of(workspace), records).opened() as workbench:
-        workbench.prefetch(graph.nodes)
-        return Planning(workbench).plan(graph, wanted, Mode.INCREMENTAL)
+    with WorkspaceState(Runtime.of(workspace), records).opened() as state:
+        state.prefetch(graph.nodes)
+        return Planning(state).plan(graph, wanted, Mode.INCREMENTAL)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import duckdb
 
 
-class Trial:
+class DryRun:
     """Temporary tables on one reading connection.
 
     Args:

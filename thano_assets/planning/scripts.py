@@ -22,7 +22,7 @@ from thano_assets.planning import Action, Mode, PlannedAsset, Planning
 from thano_assets.planning.binding import Bound, bind
 from thano_assets.planning.observation import Observer
 from thano_assets.planning.plan import made_together
-from thano_assets.planning.workspace_state import Workbench
+from thano_assets.planning.workspace_state import WorkspaceState
 from thano_assets.sql.statements import (
     BuildModel,
     Convert,
@@ -120,15 +120,15 @@ class ScriptPlanner:
         self,
         runtime: Runtime,
         catalog: Entries,
-        workbench: Workbench,
+        state: WorkspaceState,
         observer: Observer,
         present: Iterable[str],
     ) -> None:
         self._catalog = catalog
         self._overlay = Overlay(catalog)
-        self._workbench = workbench
+        self._workbench = state
         self._observer = observer
-        self._planning = Planning(workbench)
+        self._planning = Planning(state)
         self._models = set(runtime.registry.models())
         self._tables = {name.casefold() for name in present}
         self._providers: dict[Key, int] = {}

@@ -24,7 +24,7 @@ from thano_assets.errors import ThanoError
 from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import JUDGING_OPTIONS, READING_OPTIONS, Key, pinned
 from thano_assets.planning import PlannedAsset, Planning, Record
-from thano_assets.planning.dry_run import Trial
+from thano_assets.planning.dry_run import DryRun
 from thano_assets.planning.reasons import file_change, statement_changes
 from thano_assets.resources import uploads
 from thano_assets.resources.resolved_base import identity_of_model
@@ -44,7 +44,7 @@ COUNTED_BYTES = 256 * 1024 * 1024
 _ON_BASES = (NodeKind.MODEL, NodeKind.EMBEDDING, NodeKind.SEARCH)
 
 
-class Workbench:
+class WorkspaceState:
     """Answers a plan's questions; open it with :meth:`opened`.
 
     Args:
@@ -62,10 +62,10 @@ class Workbench:
         self._records: dict[Key, Record | None] = {}
         self._champions: dict[str, ModelVersion | None] = {}
         self._tables: set[str] = set()
-        self._opened: Trial | None = None
+        self._opened: DryRun | None = None
 
     @contextmanager
-    def opened(self) -> Iterator[Workbench]:
+    def opened(self) -> Iterator[WorkspaceState]:
         """Hold one reading connection to the warehouse; what is tried out on it vanishes with it."""
         with self._runtime.warehouse.read() as connection:
             self._tables = {
@@ -74,7 +74,7 @@ class Workbench:
                     "SELECT table_name FROM duckdb_tables() WHERE NOT temporary"
                 ).fetchall()
             }
-            self._opened = Trial(self._runtime, connection)
+            self._opened = DryRun(self._runtime, connection)
             try:
                 yield self
             finally:
@@ -164,11 +164,11 @@ class Workbench:
                 case NodeKind.RAW:
                     return node.content
                 case NodeKind.TABLE:
-                    return self._trial.table(node)
+                    return self._dry_run.table(node)
                 case NodeKind.TRAINING_SET:
                     record = self.record(node.key)
                     before = record.details.get("training_set") if record else None
-                    return self._trial.training_set(node, before)
+                    return self._dry_run.training_set(node, before)
                 case NodeKind.MODEL if not node.entry.statement.options.keys() & JUDGING_OPTIONS:
                     return data_version(self._trained_before(node, version))
         except Exception as error:  # whatever is wrong with files and queries, running tells it in its words
@@ -179,7 +179,7 @@ class Workbench:
     def restored(self, key: Key) -> None:
         """Take ``key`` as it is again, after it was tried out."""
         if key[0] != NodeKind.RAW:
-            self._trial.undo(key)
+            self._dry_run.undo(key)
 
     def _trained_before(self, node: Node, version: Callable[[Key], str | None]) -> ModelVersion | None:
         """The version that was trained from the very same, and is used again instead of being trained."""
@@ -201,7 +201,7 @@ class Workbench:
         return next((one for one in versions if one.tags.get("thano.fingerprint") == wanted), None)
 
     @property
-    def _trial(self) -> Trial:
+    def _dry_run(self) -> DryRun:
         assert self._opened is not None, "use it inside opened()"
         return self._opened
 
@@ -256,11 +256,11 @@ class Workbench:
         if read[0] == NodeKind.RAW:
             return self._rows_of_file(node, read)
         if read[0] == NodeKind.TRAINING_SET:
-            change = self._trial.change(read)
+            change = self._dry_run.change(read)
             if change is not None and not any((change.added, change.removed, change.columns)):
                 return "the names or the label type of the training set changed"
             return change.of("the training set") if change is not None else "the training rows changed"
-        change = self._trial.change(read) if self._count_rows else None
+        change = self._dry_run.change(read) if self._count_rows else None
         return change.of(name) if change is not None else f"{name} changed"
 
     def _rows_of_file(self, node: Node, read: Key) -> str:
@@ -279,9 +279,9 @@ class Workbench:
             what = "the files"
         if not self._count_rows or sum(source.bytes for source in sources) > COUNTED_BYTES:
             return f"{what} changed"
-        if not self._trial.has(node.name) and self.foretold(node, lambda key: None) is None:
+        if not self._dry_run.has(node.name) and self.foretold(node, lambda key: None) is None:
             return f"{what} changed"
-        change = self._trial.change(node.key)
+        change = self._dry_run.change(node.key)
         return change.of(what) if change is not None else f"{what} changed"
 
     def _model_change(self, name: str, then: str | None, now: str) -> str:
@@ -304,7 +304,7 @@ class Workbench:
             again = node.key in planning.made  # by an earlier statement
             return replace(
                 planned,
-                rows=self._trial.counts.get(node.key) if again else record.rows if record else None,
+                rows=self._dry_run.counts.get(node.key) if again else record.rows if record else None,
                 seconds=0.0,
             )
         if node.kind in (NodeKind.TABLE, NodeKind.TRAINING_SET):
@@ -334,10 +334,10 @@ class Workbench:
         if node.kind is NodeKind.MODEL:
             key = (NodeKind.TRAINING_SET.value, node.name)
             record = self.record(key)
-            return self._trial.counts.get(key, record.rows if record and key not in planning.made else None)
+            return self._dry_run.counts.get(key, record.rows if record and key not in planning.made else None)
         if isinstance(node.entry.statement.inner, ModelQuery):
             return self._rows_to_run(node, planning)
-        return self._trial.counts.get(node.key)
+        return self._dry_run.counts.get(node.key)
 
     def _rows_to_run(self, node: Node, planning: Planning) -> int | None:
         """Texts that the model has not seen yet, where model and tables are known before the run."""
@@ -347,10 +347,10 @@ class Workbench:
         try:
             if any(read in planning.made and planning.version(read) is None for read in tables):
                 return None
-            sql = prepare(body.query, self._trial.connection, self._runtime)
+            sql = prepare(body.query, self._dry_run.connection, self._runtime)
             if any(read in planning.made for read in node.reads if read not in tables):
-                return self._trial.count(f"({sql})")
-            reads = Reads(sql, self._trial.connection, self._trial.count)
+                return self._dry_run.count(f"({sql})")
+            reads = Reads(sql, self._dry_run.connection, self._dry_run.count)
             return KINDS[node.kind].texts_to_run(body, reads, self._runtime)
         except Exception as error:  # the run tells it in its own words
             if not isinstance(error, ThanoError) and not _of_duckdb(error):

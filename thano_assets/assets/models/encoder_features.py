@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from thano_assets.assets.predictions.prediction_cache import Answers, text_key
+from thano_assets.assets.predictions.prediction_cache import PredictionCache, text_key
 
 if TYPE_CHECKING:
     import duckdb
@@ -23,7 +23,7 @@ _CODE = "1"  # raised when the same encoder would give other features
 class EncoderFeatures:
     """The features by the encoder of a registered version, or of the base model with that identity.
 
-    Implements :class:`thano_assets.learning.frozen.FeatureCache`.
+    Implements :class:`thano_assets.learning.frozen_encoder.FeatureCache`.
     """
 
     model: ModelVersion | str
@@ -62,8 +62,8 @@ class EncoderFeatures:
                 self.progress.warning(f"Embeddings could not be kept for later: {str(error).splitlines()[0]}")
         answers.tidy(self.workspace)
 
-    def _answers(self, reading: str) -> Answers:
-        return Answers.of_features(self.model, f"{_CODE} {reading}", self.workspace)
+    def _answers(self, reading: str) -> PredictionCache:
+        return PredictionCache.of_features(self.model, f"{_CODE} {reading}", self.workspace)
 
 
 def _asked(texts: Sequence[str]) -> duckdb.DuckDBPyConnection:

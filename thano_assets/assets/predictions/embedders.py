@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thano_assets.assets.predictions.prediction_cache import Answers, text_key
+from thano_assets.assets.predictions.prediction_cache import PredictionCache, text_key
 from thano_assets.assets.predictions.scoring import Answerer, answered, answering_version
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.catalog import EntryKind, catalog_of
@@ -46,7 +46,7 @@ class EmbeddingModel:
     who: str
     version: ModelVersion | None
     base: ResolvedBase | None
-    answers: Answers
+    answers: PredictionCache
     _folder: Callable[[], Path]
 
     @classmethod
@@ -61,14 +61,14 @@ class EmbeddingModel:
         if model_ref(statement) is not None:
             version = answering_version(statement, runtime)
             who = f"{version.name} VERSION {version.version}"
-            answers = Answers.of_vectors(version, workspace)
+            answers = PredictionCache.of_vectors(version, workspace)
             return cls(who, version, None, answers, lambda: version.path)
         ref = statement.model
         try:
             base = base_of(statement, workspace, network=network)
         except ThanoError as error:
             raise error.at(statement.source, ref.span.start, len(ref.span)) from None
-        answers = Answers.of_vectors(base.identity, workspace)
+        answers = PredictionCache.of_vectors(base.identity, workspace)
         return cls(base.name, None, base, answers, lambda: base.folder(runtime.progress))
 
     @property

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from thano_assets.assets.predictions.prediction_cache import Answers, has_text, text_key
+from thano_assets.assets.predictions.prediction_cache import PredictionCache, has_text, text_key
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.resources.warehouse import quote
 
@@ -46,7 +46,7 @@ def find_keywords(
     Returns:
         Rows without text; their keyword is NULL.
     """
-    kept = Answers.of_keywords(model.version or model.identity, repr(settings), runtime.workspace)
+    kept = PredictionCache.of_keywords(model.version or model.identity, repr(settings), runtime.workspace)
     column = f"CAST({quote(text)} AS VARCHAR)"
     with stage.connection.cursor() as cursor:
         cursor.execute(
@@ -80,7 +80,7 @@ def _find(
     text: str,
     model: EmbeddingModel,
     settings: KeywordSettings,
-    kept: Answers,
+    kept: PredictionCache,
     total: int,
     runtime: Runtime,
     outcome: Outcome,

@@ -66,7 +66,7 @@ def has_text(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Answers:
+class PredictionCache:
     """The kept answers of one model version: rows of ``key`` UUID, ``p`` FLOAT[], ``cut`` INTEGER.
 
     ``p`` are the probabilities in the order of the model's outputs; ``cut`` is the number of tokens that were
@@ -79,35 +79,35 @@ class Answers:
     type: str = "FLOAT[]"
 
     @classmethod
-    def of(cls, version: ModelVersion, workspace: Workspace) -> Answers:
+    def of(cls, version: ModelVersion, workspace: Workspace) -> PredictionCache:
         """Those of ``version``; nothing is read or made yet."""
         return cls.named(_name(version, CODE_VERSIONS[NodeKind.PREDICTION]), workspace)
 
     @classmethod
-    def of_vectors(cls, model: ModelVersion | str, workspace: Workspace) -> Answers:
+    def of_vectors(cls, model: ModelVersion | str, workspace: Workspace) -> PredictionCache:
         """Embeddings by a registered version, or by the base model with that identity; ``p`` is a vector."""
         return cls._of_base(model, f"vectors {CODE_VERSIONS[NodeKind.EMBEDDING]}", workspace)
 
     @classmethod
-    def of_features(cls, model: ModelVersion | str, reading: str, workspace: Workspace) -> Answers:
+    def of_features(cls, model: ModelVersion | str, reading: str, workspace: Workspace) -> PredictionCache:
         """What a frozen encoder gave the head that is trained on it; ``p`` is the first token's vector."""
         return cls._of_base(model, f"features {reading}", workspace)
 
     @classmethod
-    def of_keywords(cls, model: ModelVersion | str, settings: str, workspace: Workspace) -> Answers:
+    def of_keywords(cls, model: ModelVersion | str, settings: str, workspace: Workspace) -> PredictionCache:
         """Keywords by a model and certain settings; ``p`` is a JSON text."""
         found = cls._of_base(model, f"keywords {CODE_VERSIONS[NodeKind.SEARCH]} {settings}", workspace)
         return replace(found, type="VARCHAR")
 
     @classmethod
-    def _of_base(cls, model: ModelVersion | str, code: str, workspace: Workspace) -> Answers:
+    def _of_base(cls, model: ModelVersion | str, code: str, workspace: Workspace) -> PredictionCache:
         if isinstance(model, str):
             rest = hashlib.sha256(code.encode()).hexdigest()
             return cls.named(f"{_weights(model)}-{rest[:16]}", workspace)
         return cls.named(_name(model, code), workspace)
 
     @classmethod
-    def named(cls, name: str, workspace: Workspace) -> Answers:
+    def named(cls, name: str, workspace: Workspace) -> PredictionCache:
         """Those in the folder of that name."""
         lender = workspace.production
         return cls(_root(workspace) / name, None if lender is None else _root(lender) / name)
@@ -219,7 +219,7 @@ class Answers:
 
 
 def unanswered(
-    connection: duckdb.DuckDBPyConnection, relation_sql: str, text_column: str, answers: Answers
+    connection: duckdb.DuckDBPyConnection, relation_sql: str, text_column: str, answers: PredictionCache
 ) -> int:
     """How many distinct texts of a relation have no answer yet, without missing and blank ones.
 

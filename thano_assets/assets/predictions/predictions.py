@@ -16,8 +16,8 @@ from thano_assets.assets.models.features import (
 )
 from thano_assets.assets.models.labels import class_of, present_label
 from thano_assets.assets.predictions import explanations
-from thano_assets.assets.predictions.prediction_cache import Answers, unanswered
-from thano_assets.assets.predictions.scoring import answering_version, roomy, said
+from thano_assets.assets.predictions.prediction_cache import PredictionCache, unanswered
+from thano_assets.assets.predictions.scoring import answering_version, outputs, with_more_memory
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.tables.column_lineage import ColumnLineage, of_rows, with_predictions
 from thano_assets.assets.tables.queries import find_column, refuse_column, staged, text_column
@@ -86,9 +86,9 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         truth = truth_column(predict, version, stage.columns)
         added = added_columns(predict, version)
         refuse_column(stage.columns, predict, added)
-        relation = said(stage, reading, version, value("batch_size"), runtime, kept)
+        relation = outputs(stage, reading, version, value("batch_size"), runtime, kept)
         with stage.connection.cursor() as cursor:
-            roomy(cursor, lambda: cursor.execute(_labelled(relation, version)))
+            with_more_memory(cursor, lambda: cursor.execute(_labelled(relation, version)))
             unanswered, judged, right, off = _counts(cursor, truth, version)
             spoilt = dates_not_read("rows", reading)
             not_dates = cursor.execute(spoilt).fetchall() if spoilt else []
@@ -273,7 +273,7 @@ def texts_to_run(statement: ClassifierQuery, reads: Reads, runtime: Runtime) -> 
     )
     if isinstance(statement, ExplainPredict):
         return reads.count(f"(SELECT DISTINCT {quote(text.name)} FROM ({reads.sql}))")
-    return unanswered(reads.connection, reads.sql, text.name, Answers.of(version, runtime.workspace))
+    return unanswered(reads.connection, reads.sql, text.name, PredictionCache.of(version, runtime.workspace))
 
 
 def _kind(kind: NodeKind, description: str) -> AssetKind:

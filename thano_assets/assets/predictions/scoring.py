@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from thano_assets.assets.models.bases import asked_of_base
 from thano_assets.assets.models.features import Reading, TextReading
 from thano_assets.assets.predictions import table_predictions
-from thano_assets.assets.predictions.prediction_cache import Answers, has_text, text_key
+from thano_assets.assets.predictions.prediction_cache import PredictionCache, has_text, text_key
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.tables.queries import Stage
 from thano_assets.errors import UnknownModel, UnsupportedStatement
@@ -107,7 +107,7 @@ class Answerer:
     ``load`` gives a predictor or an embedder: ``answer_batches``, ``device``, ``precision``, ``max_length``.
     """
 
-    answers: Answers
+    answers: PredictionCache
     load: Callable[[], Any]
 
     @classmethod
@@ -119,7 +119,7 @@ class Answerer:
 
             return Predictor.cached(version.path)
 
-        return cls(Answers.of(version, workspace), load)
+        return cls(PredictionCache.of(version, workspace), load)
 
 
 def answered(
@@ -145,13 +145,13 @@ def answered(
     with stage.connection.cursor() as cursor:
         if not isinstance(version, Answerer):
             _bound(cursor, column, len(version.classes))
-        run = lambda sql: roomy(cursor, lambda: cursor.execute(sql))  # noqa: E731
+        run = lambda sql: with_more_memory(cursor, lambda: cursor.execute(sql))  # noqa: E731
         run(
             f"CREATE TABLE {keyed} AS SELECT row_number() OVER () AS number, "
             f"CASE WHEN {has_text(column)} THEN {text_key(column)} END AS key FROM rows"
         )
         wanted = f"SELECT DISTINCT key FROM {keyed} WHERE key IS NOT NULL"
-        roomy(cursor, lambda: answers.recall(cursor, wanted, known))
+        with_more_memory(cursor, lambda: answers.recall(cursor, wanted, known))
         run(
             # As many rows as the stage has: its texts are then read in one pass, and never all held.
             f"CREATE TABLE {unknown} AS SELECT u.key FROM {keyed} k LEFT JOIN "
@@ -182,7 +182,7 @@ def answered(
     return f"SELECT k.number, a.p FROM {keyed} k LEFT JOIN {known} a ON a.key = k.key"
 
 
-def said(
+def outputs(
     stage: Stage,
     reading: Reading,
     version: ModelVersion,
@@ -211,7 +211,7 @@ def _bound(cursor: duckdb.DuckDBPyConnection, text: str, classes: int) -> None:
         cursor.execute(f"SET memory_limit = '{bytes_ // 1024}KiB'")
 
 
-def roomy(cursor: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+def with_more_memory(cursor: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
     """Do ``work`` on a stage; where it fails for want of memory, again with twice as much."""
     import duckdb
 
@@ -262,13 +262,13 @@ def probabilities(
     runtime: Runtime,
     outcome: Outcome,
 ) -> Iterator[np.ndarray]:
-    """What ``version`` says of the staged rows, window by window, in the rows' order; see :func:`said`.
+    """What ``version`` says of the staged rows, window by window, in the rows' order; see :func:`outputs`.
 
     Yields:
         float32 arrays of shape (rows of the window, classes); rows of NaN where the text is NULL or blank.
         Predicted numbers are float64, of shape (rows of the window, 1).
     """
-    relation = said(stage, reading, version, batch_size, runtime, outcome)
+    relation = outputs(stage, reading, version, batch_size, runtime, outcome)
     numbers = version.task == "regression"
     classes = 1 if numbers else len(version.classes)
     nothing = ", ".join(classes * ["'nan'"])
@@ -347,7 +347,7 @@ def _add(
     )
     cursor.register("window_answers", window)
     insert = f"INSERT INTO {table} SELECT CAST(key AS UUID), p, cut FROM window_answers WHERE NOT isnan(p[1])"
-    roomy(cursor, lambda: cursor.execute(insert))
+    with_more_memory(cursor, lambda: cursor.execute(insert))
     cursor.unregister("window_answers")
 
 
@@ -355,7 +355,7 @@ def _move(
     cursor: duckdb.DuckDBPyConnection,
     fresh: str,
     known: str,
-    answers: Answers,
+    answers: PredictionCache,
     runtime: Runtime,
     outcome: Outcome,
 ) -> None:
@@ -363,9 +363,9 @@ def _move(
     import duckdb
 
     try:
-        roomy(cursor, lambda: answers.keep(cursor, fresh))
+        with_more_memory(cursor, lambda: answers.keep(cursor, fresh))
     except (OSError, duckdb.IOException) as error:  # a saving less, not an answer less
         reason = str(error).split("\n")[0]
         outcome.warn(runtime.progress, f"The model's answers could not be kept for later: {reason}")
-    roomy(cursor, lambda: cursor.execute(f"INSERT INTO {known} SELECT * FROM {fresh}"))
+    with_more_memory(cursor, lambda: cursor.execute(f"INSERT INTO {known} SELECT * FROM {fresh}"))
     cursor.execute(f"CREATE OR REPLACE TABLE {fresh} AS SELECT * FROM {known} LIMIT 0")

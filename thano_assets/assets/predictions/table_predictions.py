@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.tables.queries import Stage
 from thano_assets.errors import WorkspaceError
-from thano_assets.learning.warm import Warm
+from thano_assets.learning.model_cache import ModelCache
 
 if TYPE_CHECKING:
     from thano_assets.assets.models.features import Reading
     from thano_assets.learning.tables.model import TableModel
     from thano_assets.resources.model_version import ModelVersion
 
-_warm: Warm[TableModel] = Warm()
+_loaded: ModelCache[TableModel] = ModelCache()
 
 #: Rows that are read and answered at a time.
 WINDOW = 16_384
@@ -42,7 +42,7 @@ def model_of(version: ModelVersion) -> TableModel:
                 hint="BUILD MODEL … OPTIONS (overwrite=True) trains it anew.",
             ) from error
 
-    return _warm.get(TableModel, version.path, load)
+    return _loaded.get(TableModel, version.path, load)
 
 
 def answered(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thano_assets.assets.predictions.prediction_cache import MOST_VECTOR_BYTES, Answers
+from thano_assets.assets.predictions.prediction_cache import MOST_VECTOR_BYTES, PredictionCache
 from thano_assets.assets.runtime import Runtime
 from thano_assets.graph import Node, NodeKind
 from thano_assets.resources.warehouse import describe, interrupted, quote
@@ -84,7 +84,7 @@ class PlainRows:
         """Whether no other program has written the table's file since."""
         return runtime.warehouse.foreign_mark(self.query.table) == self.foreign
 
-    def path(self, column: str, of: str, answers: Answers) -> Path:
+    def path(self, column: str, of: str, answers: PredictionCache) -> Path:
         """The file with the vectors of the table's ``column``, be it there or not.
 
         Args:
@@ -99,7 +99,7 @@ class PlainRows:
         )
 
 
-def opened(path: Path, answers: Answers) -> VectorFile | None:
+def opened(path: Path, answers: PredictionCache) -> VectorFile | None:
     """The file at ``path``, or the one of the same name that production has."""
     from thano_assets.learning.nearest import VectorFile
 
@@ -113,7 +113,7 @@ def opened(path: Path, answers: Answers) -> VectorFile | None:
 
 
 def vectors_of(
-    rows: PlainRows, column: str, size: int, answers: Answers, runtime: Runtime
+    rows: PlainRows, column: str, size: int, answers: PredictionCache, runtime: Runtime
 ) -> VectorFile | None:
     """The vectors of a column that holds vectors; ``None`` where they cannot be kept in a file.
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from thano_assets.learning import fused
-from thano_assets.learning.fused import FusedLinear, fuse
+from thano_assets.learning import fused_linear as fused
+from thano_assets.learning.fused_linear import FusedLinear, fuse
 
 
 def loaded(folder: Path, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Module:

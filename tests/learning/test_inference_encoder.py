@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from thano_assets.learning import packed
-from thano_assets.learning.lean import Layout, LeanEncoder, NotServed, pooled
+from thano_assets.learning import packed_attention as packed
+from thano_assets.learning.inference_encoder import InferenceEncoder, Layout, NotServed, pooled
 from thano_assets.learning.predict import Predictor, near_ties
 
 from .conftest import make_tiny
@@ -63,7 +63,7 @@ def test_logits_are_those_of_transformers(kind: str, embedding: int, packs: bool
     model = stock(kind, embedding)
     model.save_pretrained(tmp_path)
     layout = Layout.read(tmp_path, classifier=True)
-    exact, quick = (LeanEncoder(layout, CPU, dtype) for dtype in (torch.float32, torch.bfloat16))
+    exact, quick = (InferenceEncoder(layout, CPU, dtype) for dtype in (torch.float32, torch.bfloat16))
     exact.packs = quick.packs = packs
     for lengths in LENGTHS:
         with torch.inference_mode():
@@ -80,7 +80,7 @@ def test_vectors_are_those_of_transformers(
 ) -> None:
     model = stock(kind, embedding)
     model.save_pretrained(tmp_path)
-    lean = LeanEncoder(Layout.read(tmp_path, classifier=False), CPU, torch.float32, pooling)
+    lean = InferenceEncoder(Layout.read(tmp_path, classifier=False), CPU, torch.float32, pooling)
     lean.packs = packs
     for lengths in LENGTHS:
         given = batch(lengths)
@@ -94,7 +94,7 @@ def test_scores_beyond_the_range_of_powers_are_computed_in_the_usual_way(tmp_pat
     for layer in model.bert.encoder.layer:
         layer.attention.self.query.weight.data *= 60  # scores of some hundreds
     model.save_pretrained(tmp_path)
-    lean = LeanEncoder(Layout.read(tmp_path, classifier=True), CPU, torch.float32)
+    lean = InferenceEncoder(Layout.read(tmp_path, classifier=True), CPU, torch.float32)
     for lengths in LENGTHS:
         with torch.inference_mode():
             torch.testing.assert_close(
@@ -170,7 +170,7 @@ def test_a_model_of_another_kind_answers_through_transformers(tmp_path: Path) ->
         torch.manual_seed(0)
         AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder)
     predictor = Predictor.load(folder, precision="fp32")
-    assert not isinstance(predictor._model, LeanEncoder)
+    assert not isinstance(predictor._model, InferenceEncoder)
     model, tokenizer = (
         kind.from_pretrained(folder) for kind in (AutoModelForSequenceClassification, AutoTokenizer)
     )

@@ -5,7 +5,7 @@ here are those of Devlin et al., "BERT" (2019), which ELECTRA's are too: learned
 normalization after each sum, exact GELU. What differs is how they are computed:
 
 * queries, keys and values are one product, with the scale of the scores folded into its weights;
-* on a CPU texts lie one behind the other without padding (see :mod:`.packed`);
+* on a CPU texts lie one behind the other without padding (see :mod:`.packed_attention`);
 * of the last layer only what is read of it is computed. A classifier reads the first token, so keys and
   values of the other tokens are not needed one by one: a score is ``(q W_k) · x``, and the weighted mean of
   values is ``(Σ p x) W_v``. Biases of the keys add the same to all scores of a row and fall out of the
@@ -29,8 +29,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .fused import FusedLinear, fuses
-from .packed import Group, attention, first_token_attention, groups_of
+from .fused_linear import FusedLinear, fuses
+from .packed_attention import Group, attention, first_token_attention, groups_of
 
 _HEADS = {
     "electra": ("classifier.dense", "classifier.out_proj"),
@@ -316,7 +316,7 @@ class _Classifier(nn.Module):
         return found
 
 
-class LeanEncoder(nn.Module):
+class InferenceEncoder(nn.Module):
     """Token ids to logits or vectors; for inference.
 
     Args:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 _KEPT = 2  # models of one kind kept loaded in a process
 
 
-class Warm(Generic[T]):
+class ModelCache(Generic[T]):
     """The models of one kind that were used last; one whose weights have changed is loaded again."""
 
     def __init__(self) -> None:

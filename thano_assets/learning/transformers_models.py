@@ -1,4 +1,4 @@
-"""Models through Transformers' own classes: what :mod:`.lean` does not compute, and gradients."""
+"""Models through Transformers' own classes: what :mod:`.inference_encoder` does not compute; gradients."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
-from .fused import fuse
-from .lean import pooled
-from .quiet import quiet_transformers
+from .fused_linear import fuse
+from .inference_encoder import pooled
+from .transformers_logging import quiet_transformers
 
 
 def load_classifier(model_dir: Path, place: torch.device, dtype: torch.dtype) -> Any:
