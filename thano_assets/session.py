@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from thano_assets import progress as progress_module
 from thano_assets.assets.listings import listing
 from thano_assets.assets.runtime import Runtime
+from thano_assets.assets.tables.queries import located, prepare
 from thano_assets.catalog import Catalog, catalog_of, entry_of
 from thano_assets.catalog.entries import nested_entries, nested_names
 from thano_assets.errors import (
@@ -33,6 +34,7 @@ from thano_assets.progress import Progress
 from thano_assets.resources import datasets
 from thano_assets.resources.environments import find, registry_of
 from thano_assets.resources.relocation import relocate
+from thano_assets.resources.warehouse import Warehouse, table_names
 from thano_assets.resources.workspace import Workspace
 from thano_assets.results import Result, counted
 from thano_assets.sql import parse
@@ -60,10 +62,8 @@ from thano_assets.sql.statements import (
 from thano_assets.system import no_space
 
 if TYPE_CHECKING:
-    from thano_assets.assets.runtime import Runtime
     from thano_assets.orchestration.runner import Runner
     from thano_assets.planning.scripts import ScriptPlanner, Step
-    from thano_assets.resources.workspace import Workspace
 
 
 #: Statements that keep nothing, as far as they stand for themselves.
@@ -90,7 +90,6 @@ class Session:
         verbose: bool = False,
         parent_run: str | None = None,
     ) -> None:
-        from thano_assets.resources.warehouse import Warehouse
 
         self.workspace = workspace if isinstance(workspace, Workspace) else find(workspace)
         _ = self.workspace.settings  # says what is wrong with them before anything else
@@ -366,8 +365,6 @@ class Session:
         return self._in_turn(statement, lambda: make(step, *self._there))
 
     def _query(self, statement: QueryStatement, made: Result | None = None) -> Result:
-        from thano_assets.assets.tables.queries import located, prepare
-
         result = made or Result(statement.kind, statement.text)
         runtime = self._runtime
         with runtime.warehouse.read() as connection, located(statement.query):
@@ -491,7 +488,7 @@ class Session:
 
     def _table_names(self) -> list[str]:
         with self._runtime.warehouse.read() as connection:
-            return [row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()]
+            return table_names(connection)
 
     # -- what is opened late -------------------------------------------------------------------
 

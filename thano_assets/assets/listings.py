@@ -8,8 +8,8 @@ from thano_assets.assets.runtime import Runtime
 from thano_assets.catalog import Entry, catalog_of
 from thano_assets.resources.base_models import availability
 from thano_assets.resources.datasets import catalogue
-from thano_assets.resources.mlflow_run import CHAMPION
 from thano_assets.resources.own_bases import of_version
+from thano_assets.sql.grammar import CHAMPION
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -24,6 +24,7 @@ from thano_assets.resources.dagster_home import dagster_yaml
 from thano_assets.resources.environments import registry_of
 from thano_assets.resources.settings import SETTINGS_TEXT, QueueSettings, read_settings
 from thano_assets.sql import parse
+from thano_assets.sql.grammar import CHAMPION
 
 if TYPE_CHECKING:
     from thano_assets.resources.model_version import ModelVersion
@@ -246,7 +247,7 @@ def _models(workspace: Workspace) -> Iterator[Damage]:
             whole = [one for one in versions if one.version not in broken]
             place, what = broken[version.version]
             what = f"{what}, and is of {name} version {version.version}"
-            champion = "champion" in version.aliases
+            champion = CHAMPION in version.aliases
             if champion and whole:
                 newest = whole[-1].version
 

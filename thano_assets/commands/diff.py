@@ -7,11 +7,11 @@ from dataclasses import astuple, dataclass, fields
 from typing import TYPE_CHECKING
 
 from thano_assets.catalog import Entry, EntryKind, catalog_of
-from thano_assets.graph.build import CHAMPION
 from thano_assets.planning.reasons import statement_changes
 from thano_assets.resources.environments import Environment, EnvironmentRegistry
-from thano_assets.resources.warehouse import PRODUCTION, Column, Warehouse, describe, quote
+from thano_assets.resources.warehouse import PRODUCTION, Column, Warehouse, describe, quote, table_names
 from thano_assets.results import Result, counted
+from thano_assets.sql.grammar import CHAMPION
 from thano_assets.sql.statements import CreateTableAs, Predict
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class _Side:
             return
         yield Difference(asset, "version", f"VERSION {theirs.version}", told)
         for change in changes:
-            yield Difference(asset, "statement", change=change)
+            yield Difference(asset, "statement", change=change.text)
         if ours.tags.get("thano.training_set") != theirs.tags.get("thano.training_set"):
             yield Difference(asset, "training set", change="trained on other rows")
         yield from _metrics(asset, theirs.metrics, ours.metrics)
@@ -135,7 +135,7 @@ class _Side:
                 yield Difference(asset, f"only in {self.name}", change=f"defined{later}")
             return
         for change in statement_changes(other.text, own.text):
-            yield Difference(asset, "statement", change=change + later)
+            yield Difference(asset, "statement", change=change.text + later)
 
     # -- tables ----------------------------------------------------------------------------------------
 
@@ -200,11 +200,8 @@ def _figure(asset: str, what: str, before: float | None, after: float | None) ->
 
 def _tables(connection: duckdb.DuckDBPyConnection, database: str) -> dict[str, str]:
     """Names of a database's tables, by their names without case."""
-    rows = connection.execute(
-        "SELECT table_name FROM duckdb_tables() "
-        f"WHERE database_name = {database} AND schema_name = 'main' AND NOT temporary"
-    ).fetchall()
-    return {row[0].casefold(): row[0] for row in rows}
+    names = table_names(connection, temporary=False, database=database)
+    return {name.casefold(): name for name in names}
 
 
 def _count(connection: duckdb.DuckDBPyConnection, table: str) -> int:

@@ -26,7 +26,6 @@ from thano_assets.resources.environments import find
 from thano_assets.resources.workspace import Workspace
 
 if TYPE_CHECKING:
-    from thano_assets.resources.environments import find
     from thano_assets.resources.packaged import PackagedEncoder
 
 LIBRARIES = ("duckdb", "dagster", "dagster-webserver", "torch", "transformers", "mlflow", "pyarrow", "pandas")

@@ -18,6 +18,7 @@ from thano_assets.graph.build import Key
 from thano_assets.orchestration import run_tags
 from thano_assets.resources.own_bases import BASE_VERSION_TAG
 from thano_assets.results import Result
+from thano_assets.sql.grammar import CHAMPION
 from thano_assets.sql.statements import (
     BuildModel,
     DeleteModel,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from thano_assets.orchestration.runner import Runner
     from thano_assets.resources.registry import ModelVersion
 
-_CHAMPION = "champion"
 _PRETRAINING_FIGURES = (
     "loss",
     "discriminator_loss",
@@ -97,8 +97,8 @@ def versions(statement: ShowVersions, runtime: Runtime) -> pa.Table:
 
 
 def _status(version: ModelVersion) -> str:
-    if _CHAMPION in version.aliases:
-        return _CHAMPION
+    if CHAMPION in version.aliases:
+        return CHAMPION
     return version.tags.get(promotion.DECISION_TAG) or "registered"
 
 
@@ -145,7 +145,7 @@ def promote(statement: PromoteModel, runtime: Runtime, runner: Runner, catalog: 
     registry, name = runtime.registry, statement.name
     wanted = _version(statement, statement.version, runtime)
     with registry.exclusive(name):
-        before = next((one for one in registry.versions(name) if _CHAMPION in one.aliases), None)
+        before = next((one for one in registry.versions(name) if CHAMPION in one.aliases), None)
         same = before is not None and before.run_id == wanted.run_id
         why = f"by hand: {' '.join(statement.text.split())}"
         if before is not None and not same:
@@ -213,7 +213,7 @@ def delete(statement: DeleteModel, runtime: Runtime, runner: Runner, catalog: En
         wanted = next((one for one in found if one.version == statement.version), None)
         if wanted is None:
             raise _no_version(statement, statement.version, found)
-        if _CHAMPION in wanted.aliases:
+        if CHAMPION in wanted.aliases:
             others = [one.version for one in found if one is not wanted]
             raise ChampionKept(
                 f"{name} VERSION {wanted.version} is the champion, which answers.",
@@ -335,7 +335,7 @@ def _version(statement: PromoteModel | RebuildModel, number: int | None, runtime
     """The version of that number, or the champion, else the newest, where none is named."""
     found = _versions(statement, runtime)
     if number is None:
-        return next((one for one in found if _CHAMPION in one.aliases), found[-1])
+        return next((one for one in found if CHAMPION in one.aliases), found[-1])
     wanted = next((one for one in found if one.version == number), None)
     if wanted is None:
         raise _no_version(statement, number, found)

@@ -53,9 +53,6 @@ from thano_assets.sql.statements import (
     TrainModel,
 )
 
-#: The alias of the version that answers where a statement names no other.
-CHAMPION = "champion"
-
 #: Options that say how a new version is compared with the champion, not how it is trained.
 JUDGING_OPTIONS = frozenset({"promote_if", "evaluate_on", "strict"})
 
@@ -392,7 +389,7 @@ class Graph:
         return keys
 
     def _model_ref_key(self, ref: ModelRef) -> Key:
-        if ref.version is not None or (ref.alias or CHAMPION).casefold() != CHAMPION:
+        if not ref.is_champion:
             name = (self.model_key(ref.name) or ("", ref.name))[1]
             pinned = f"VERSION {ref.version}" if ref.version is not None else f"@{ref.alias}"
             return (NodeKind.MODEL_VERSION.value, f"{name} {pinned}")

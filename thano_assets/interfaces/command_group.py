@@ -19,7 +19,6 @@ from thano_assets.stopping import was_stopped
 
 if TYPE_CHECKING:
     from thano_assets.interfaces.batch import Terminal
-    from thano_assets.resources.environments import open_workspace
     from thano_assets.resources.workspace import Workspace
     from thano_assets.session import Session
 
@@ -98,6 +97,8 @@ class Settings:
 
     def open_production(self) -> Workspace:
         """The workspace itself, whatever environment is named; it must be there."""
+        from thano_assets.resources.environments import open_workspace
+
         return open_workspace(self.workspace, create=False, environment="")
 
 

@@ -21,7 +21,6 @@ from thano_assets.sql.canonical import identifier
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
-    from thano_assets.session import Session
 
 _MODEL = {
     "model": dg.Field(dg.String, description="Name of the model."),

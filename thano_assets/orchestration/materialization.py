@@ -11,6 +11,7 @@ from thano_assets.graph.build import Key
 from thano_assets.orchestration import run_tags
 from thano_assets.planning import PlannedAsset, Record
 from thano_assets.planning.binding import check_names, preflight
+from thano_assets.resources.warehouse import quote
 from thano_assets.results import Result, counted
 
 if TYPE_CHECKING:
@@ -190,8 +191,6 @@ def _tell_of_promotions(step: Step, runtime: Runtime, runner: Runner) -> None:
 
 
 def _rows(runtime: Runtime, name: str, count: int | None) -> pa.Table:
-    from thano_assets.resources.warehouse import quote
-
     with runtime.warehouse.read() as connection:
         limit = "" if count is None else f" LIMIT {count}"
         return connection.sql(f"SELECT * FROM {quote(name)}{limit}").to_arrow_table()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from thano_assets.assets.kind import AskedModel, answering
 from thano_assets.assets.models.bases import asked_of_base, base_of, check_models
+from thano_assets.assets.tables.queries import located, prepare, refuse_twice
 from thano_assets.catalog import Entry, EntryKind, entry_of
 from thano_assets.catalog.entries import (
     PREBUILT_NAME,
@@ -29,6 +30,7 @@ from thano_assets.errors import (
 from thano_assets.graph import Graph, NodeKind
 from thano_assets.graph.build import Key, check_reads, model_ref, names_read, prebuilt_entry
 from thano_assets.resources.files import may_be_read
+from thano_assets.resources.warehouse import describe, table_names
 from thano_assets.sql.base_names import is_media_model
 from thano_assets.sql.cursor import LONGEST_NAME, file_name_size
 from thano_assets.sql.grammar import MEDIA_REFUSAL, STATEMENT_SPECS
@@ -454,18 +456,13 @@ def _check_columns(part: Statement, bound: Bound, runtime: Runtime) -> None:
     Where a table that it reads has yet to be made, the check waits for the run.
     """
     from thano_assets.assets.kinds import KINDS
-    from thano_assets.assets.tables.queries import located, prepare, refuse_twice
-    from thano_assets.resources.warehouse import describe
 
     query = part.rows_from
     if query is None or (isinstance(part, CreateTableAs) and not isinstance(part.body, Query)):
         return
     made = {name for _, name in bound.targets}
     with runtime.warehouse.read() as connection:
-        present = {
-            row[0].casefold()
-            for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
-        }
+        present = {name.casefold() for name in table_names(connection)}
         for key in bound.graph.query_reads(query):
             if key[1].casefold() not in present or (key[1] in made and key != bound.targets[-1]):
                 return

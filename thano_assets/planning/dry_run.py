@@ -18,7 +18,7 @@ from thano_assets.errors import ThanoError
 from thano_assets.graph import Node
 from thano_assets.graph.build import Key
 from thano_assets.planning.reasons import RowChange
-from thano_assets.resources.warehouse import describe, quote
+from thano_assets.resources.warehouse import describe, quote, whole_name
 from thano_assets.sql.statements import TrainModel
 
 if TYPE_CHECKING:
@@ -123,15 +123,9 @@ class DryRun:
     def _table_change(self, name: str) -> RowChange | None:
         if name not in self._made:
             return None
-        kept = self.connection.execute(
-            "SELECT database_name, schema_name, table_name FROM duckdb_tables() "
-            "WHERE NOT temporary AND lower(table_name) = lower(?) "
-            "ORDER BY database_name <> current_database()",  # an environment's own before production's
-            [name],
-        ).fetchall()
-        if not kept:
+        before = whole_name(self.connection, name)
+        if before is None:
             return None
-        before = ".".join(quote(part) for part in kept[0])
         return self._difference(f"SELECT * FROM {before}", f"SELECT * FROM temp.{quote(name)}")
 
     def _difference(self, old: str, new: str) -> RowChange:

@@ -75,7 +75,23 @@ def _listed(names: list[str]) -> str:
     return f"{len(names)} files ({', '.join(names[:3])}{', …' if names[3:] else ''})"
 
 
-def statement_changes(then: str | None, now: str) -> list[str]:
+#: Subjects of a :class:`Change`; others are names of options.
+STATEMENT, QUERY, SOURCE, BASE, MODEL = "statement", "query", "source", "base model", "model"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A part of a statement that differs: which one, and how, in words."""
+
+    subject: str
+    text: str
+
+
+_STATEMENT_CHANGED = Change(STATEMENT, "the statement changed")
+_QUERY_CHANGED = Change(QUERY, "the query changed")
+
+
+def statement_changes(then: str | None, now: str) -> list[Change]:
     """What differs between two texts of an entry's statements, part by part; empty where they mean the same.
 
     Args:
@@ -85,71 +101,69 @@ def statement_changes(then: str | None, now: str) -> list[str]:
     try:
         before, after = parse(then or ""), parse(now)
     except ThanoError:
-        return ["the statement changed"]
+        return [_STATEMENT_CHANGED]
     if not before:
-        return ["the statement changed"]
+        return [_STATEMENT_CHANGED]
     if len(before) != len(after):
         more, fewer = len(after) - len(before), len(before) - len(after)
         if [s.canonical() for s in after[: len(before)]] == [s.canonical() for s in before]:
-            return [f"{more} more COPY … append"]
+            return [Change(STATEMENT, f"{more} more COPY … append")]
         if [s.canonical() for s in before[: len(after)]] == [s.canonical() for s in after]:
-            return [f"{fewer} COPY … append fewer"]
-        return ["the statements changed"]
+            return [Change(STATEMENT, f"{fewer} COPY … append fewer")]
+        return [Change(STATEMENT, "the statements changed")]
     return [
-        words
+        change
         for old, new in zip(before, after, strict=True)
         if old.canonical() != new.canonical()
-        for words in _changes(old, new)
+        for change in _changes(old, new)
     ]
 
 
-def _changes(old: Statement, new: Statement) -> list[str]:
+def _changes(old: Statement, new: Statement) -> list[Change]:
     if isinstance(old, CreateTableAs) and isinstance(new, CreateTableAs):
         if isinstance(old.body, Query) and isinstance(new.body, Query):
-            return ["the query changed"]
+            return [_QUERY_CHANGED]
         if isinstance(old.body, Statement) and isinstance(new.body, Statement):
-            return _changes(old.body, new.body) or ["the statement changed"]
+            return _changes(old.body, new.body) or [_STATEMENT_CHANGED]
     if type(old) is not type(new):
-        return [f"the statement is {new.kind} now, not {old.kind}"]
-    found = []
+        return [Change(STATEMENT, f"the statement is {new.kind} now, not {old.kind}")]
+    found: list[Change] = []
     match old, new:
         case Copy(), Copy():
             if old.path != new.path and old.path and new.path:
-                found.append(f"the path changed from '{old.path}' to '{new.path}'")
+                found.append(Change(SOURCE, f"the path changed from '{old.path}' to '{new.path}'"))
             elif (old.path, old.rows_json) != (new.path, new.rows_json):
-                found.append("the inline rows changed" if old.path is new.path else "the source changed")
+                inline = Change("rows", "the inline rows changed")
+                found.append(inline if old.path is new.path else Change(SOURCE, "the source changed"))
         case UploadModel(), UploadModel():
             if old.path != new.path:
-                found.append(f"the path changed from '{old.path}' to '{new.path}'")
+                found.append(Change(SOURCE, f"the path changed from '{old.path}' to '{new.path}'"))
         case BuildModel(), BuildModel():
             if old.base != new.base:
-                found.append(f"the base model changed from {old.base} to {new.base}")
-        case (
-            (ModelQuery()),
-            (ModelQuery()),
-        ):
+                found.append(Change(BASE, f"the base model changed from {old.base} to {new.base}"))
+        case ModelQuery(), ModelQuery():
             if str(old.model) != str(new.model):
-                found.append(f"the model changed from {old.model} to {new.model}")
+                found.append(Change(MODEL, f"the model changed from {old.model} to {new.model}"))
         case FitModel(), FitModel():
             if str(old.parent) != str(new.parent):
-                found.append(f"the parent changed from {old.parent} to {new.parent}")
+                found.append(Change(MODEL, f"the parent changed from {old.parent} to {new.parent}"))
     if old.option_kind != new.option_kind:  # the options of one are not those of the other
         was, is_now = (statement.options.get("objective", "classification") for statement in (old, new))
-        words = f"objective changed from '{was}' to '{is_now}'" if was != is_now else "the statement changed"
-        return [*found, words]
+        changed = Change("objective", f"objective changed from '{was}' to '{is_now}'")
+        return [*found, changed if was != is_now else _STATEMENT_CHANGED]
     found += _option_changes(old, new)
-    then, now = getattr(old, "query", None), getattr(new, "query", None)
-    if isinstance(then, Query) and isinstance(now, Query) and then.canonical() != now.canonical():
-        found.append("the query changed")
-    return found or ["the statement changed"]
+    then, now = old.rows_from, new.rows_from
+    if then is not None and now is not None and then.canonical() != now.canonical():
+        found.append(_QUERY_CHANGED)
+    return found or [_STATEMENT_CHANGED]
 
 
-def _option_changes(old: Statement, new: Statement) -> list[str]:
+def _option_changes(old: Statement, new: Statement) -> list[Change]:
     found = []
     for name, spec in OPTION_SPECS.get(new.option_kind, {}).items():
         then, now = old.options.value(name), new.options.value(name)
         if spec.identity and then != now:
-            found.append(f"{name} changed from {_value(then)} to {_value(now)}")
+            found.append(Change(name, f"{name} changed from {_value(then)} to {_value(now)}"))
     return found
 
 

@@ -25,9 +25,10 @@ from thano_assets.graph import Node, NodeKind
 from thano_assets.graph.build import JUDGING_OPTIONS, READING_OPTIONS, Key, pinned
 from thano_assets.planning import PlannedAsset, Planning, Record
 from thano_assets.planning.dry_run import DryRun
-from thano_assets.planning.reasons import file_change, statement_changes
+from thano_assets.planning.reasons import BASE, QUERY, SOURCE, Change, file_change, statement_changes
 from thano_assets.resources import uploads
 from thano_assets.resources.resolved_base import identity_of_model
+from thano_assets.resources.warehouse import table_names
 from thano_assets.sql.statements import (
     BuildModel,
     ModelQuery,
@@ -68,12 +69,7 @@ class WorkspaceState:
     def opened(self) -> Iterator[WorkspaceState]:
         """Hold one reading connection to the warehouse; what is tried out on it vanishes with it."""
         with self._runtime.warehouse.read() as connection:
-            self._tables = {
-                row[0].casefold()
-                for row in connection.execute(
-                    "SELECT table_name FROM duckdb_tables() WHERE NOT temporary"
-                ).fetchall()
-            }
+            self._tables = {name.casefold() for name in table_names(connection, temporary=False)}
             self._opened = DryRun(self._runtime, connection)
             try:
                 yield self
@@ -209,26 +205,25 @@ class WorkspaceState:
 
     def code_reasons(self, node: Node, record: Record) -> list[str]:
         """What changed in the statement, or in what it reads from outside, since ``record``."""
-        reasons = statement_changes(record.statement, node.entry.text) if record.statement else []
-        if node.kind is NodeKind.RAW:
-            paths = [one for one in reasons if one.startswith(("the path", "the source"))]
-            return paths or [self._file_change(node, record)]
-        if node.kind is NodeKind.TRAINING_SET:  # its code is the query and the two columns
-            said = ("the query", *READING_OPTIONS)
-            kept = [one for one in reasons if one.startswith(tuple(f"{name} " for name in said))]
-            reasons = kept or reasons
-        if isinstance(node.entry.statement, UploadModel):
-            paths = [one for one in reasons if one.startswith("the path")]
-            return paths or [self._folder_change(node.entry.statement, record)]
+        changes = statement_changes(record.statement, node.entry.text) if record.statement else []
+        statement = node.entry.statement
+        if node.kind is NodeKind.RAW or isinstance(statement, UploadModel):
+            sources = [one.text for one in changes if one.subject == SOURCE]
+            found = self._folder_change if isinstance(statement, UploadModel) else self._file_change
+            return sources or [found(node, record)]
+        if node.kind is NodeKind.TRAINING_SET:  # its code is the query and the columns that are read
+            changes = [one for one in changes if one.subject in (QUERY, *READING_OPTIONS)] or changes
+        told = any(one.subject == BASE for one in changes)
         base = record.details.get("base")
-        told = any(one.startswith("the base model") for one in reasons)
         identity, _, vectors_of = node.content.partition("\n")
         if node.kind in _ON_BASES and identity and base and base != identity and not told:
-            reasons.append(f"the base model changed from {_short(base)} to {_short(identity)}")
+            text = f"the base model changed from {_short(base)} to {_short(identity)}"
+            changes = [*changes, Change(BASE, text)]
+        if node.kind is NodeKind.MODEL:  # the rows are the training set's business
+            changes = [one for one in changes if one.subject != QUERY] or changes
+        reasons = [one.text for one in changes]
         if vectors_of and not reasons:
             reasons.append(f"the vectors searched are those of {vectors_of} now")
-        if node.kind is NodeKind.MODEL:  # the rows are the training set's business
-            reasons = [one for one in reasons if one != "the query changed"] or reasons
         return reasons or [f"this version of Thano makes {node.kind.value.replace('_', ' ')} in another way"]
 
     def _file_change(self, node: Node, record: Record) -> str:
@@ -240,7 +235,9 @@ class WorkspaceState:
         then = record.details.get("files")
         return (file_change(then, now) if isinstance(then, dict) else None) or "other files are read now"
 
-    def _folder_change(self, statement: UploadModel, record: Record) -> str:
+    def _folder_change(self, node: Node, record: Record) -> str:
+        statement = node.entry.statement
+        assert isinstance(statement, UploadModel)
         try:
             now = uploads.find(self._runtime.workspace, statement.path).digests()
         except ThanoError as error:

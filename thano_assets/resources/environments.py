@@ -19,7 +19,8 @@ from pathlib import Path
 
 from ..errors import BorrowedAsset, WorkspaceError, did_you_mean
 from ..progress import current
-from .mlflow_run import CHAMPION, version_tags
+from ..sql.grammar import CHAMPION
+from .mlflow_run import version_tags
 from .model_version import ModelVersion, TrainingRun
 from .registry import Registry
 from .settings import Settings

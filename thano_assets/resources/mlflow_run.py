@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WorkspaceError
+from ..sql.grammar import CHAMPION
 from ..stopping import permit
 from .settings import without_password
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from .registry import ModelVersion, Registry
 
-CHAMPION = "champion"
 METRICS_TAG = "thano.metrics"
 #: What programs read of a version, as JSON: one tag, so that the page shows the few that people read.
 DETAILS_TAG = "thano.details"

@@ -18,12 +18,12 @@ from urllib.parse import quote, unquote, urlparse
 
 from ..errors import InvalidOption, UnknownModel, WorkspaceError, did_you_mean
 from ..progress import current
+from ..sql.grammar import CHAMPION
 from ..stopping import permit
 from . import mlflow_client, mlflow_reader
 from .backup import back_up
 from .mlflow_reader import VersionRow
 from .mlflow_run import (
-    CHAMPION,
     DESCRIPTION_LENGTH,
     DIGEST_LENGTH,
     METRICS_TAG,

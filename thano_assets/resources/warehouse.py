@@ -394,9 +394,7 @@ class Warehouse:
             if not _exists(connection, name):
                 if _exists(connection, name, self._databases):
                     raise BorrowedAsset.of(f"table {name}")
-                known = [
-                    row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
-                ]
+                known = table_names(connection)
                 raise UnknownTable(f"There is no table {name}.", hint=did_you_mean(name, known, "tables"))
             connection.execute(f"DROP TABLE {quote(name)}")
 
@@ -460,6 +458,34 @@ def _exists(connection: duckdb.DuckDBPyConnection, name: str, databases: str = "
 def _has_production(connection: duckdb.DuckDBPyConnection) -> bool:
     sql = f"SELECT 1 FROM duckdb_databases() WHERE database_name = {literal(PRODUCTION)}"
     return connection.execute(sql).fetchone() is not None
+
+
+def table_names(
+    connection: duckdb.DuckDBPyConnection, *, temporary: bool = True, database: str | None = None
+) -> list[str]:
+    """Names of the tables that a connection sees.
+
+    Args:
+        connection: To the warehouse.
+        temporary: With those that only the connection sees.
+        database: SQL for the name of the one database that counts.
+    """
+    conditions = ["true"] if temporary else ["NOT temporary"]
+    if database is not None:
+        conditions.append(f"database_name = {database} AND schema_name = 'main'")
+    sql = f"SELECT table_name FROM duckdb_tables() WHERE {' AND '.join(conditions)}"
+    return [row[0] for row in connection.execute(sql).fetchall()]
+
+
+def whole_name(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
+    """SQL for a table that is no temporary one; an environment's own before production's."""
+    found = connection.execute(
+        "SELECT database_name, schema_name, table_name FROM duckdb_tables() "
+        "WHERE NOT temporary AND lower(table_name) = lower(?) "
+        "ORDER BY database_name <> current_database()",
+        [name],
+    ).fetchone()
+    return None if found is None else ".".join(quote(part) for part in found)
 
 
 def describe(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Column]:

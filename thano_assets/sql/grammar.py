@@ -26,6 +26,9 @@ class StatementSpec:
     available: bool = True
 
 
+#: The alias of the version that answers where a statement names no other.
+CHAMPION = "champion"
+
 _SPECS = (
     StatementSpec("QUERY", "SELECT … (any query of DuckDB's SQL)", "Gives the rows of the query."),
     StatementSpec(

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from thano_assets.errors import InvalidOption, did_you_mean
 from thano_assets.sql.base_names import build_kind
+from thano_assets.sql.grammar import CHAMPION
 from thano_assets.sql.options import Options
 
 #: What a condition may compare, in the words of the result; ``log_loss`` is another name of ``loss``.
@@ -28,7 +29,6 @@ DEFAULT_CONDITION = "f1_macro >= champion"
 REGRESSION_CONDITION = "rmse <= champion"
 
 _ALIASES = {"log_loss": "loss"}
-_CHAMPION = "champion"
 _EXAMPLE = f"Write for example '{DEFAULT_CONDITION}' or 'accuracy >= 0.9 AND loss <= champion + 0.01'."
 _REGRESSION_EXAMPLE = f"Write for example '{REGRESSION_CONDITION}' or 'r2 >= 0.8 AND mae <= champion + 0.5'."
 _REGRESSION = build_kind("AutomlRegressor")
@@ -79,7 +79,7 @@ class Comparison:
         if not self.against_champion:
             return f"{self.metric} {self.operator} {self.number:.10g}"
         offset = f" {'+' if self.number > 0 else '-'} {abs(self.number):.10g}" if self.number else ""
-        return f"{self.metric} {self.operator} {_CHAMPION}{offset}"
+        return f"{self.metric} {self.operator} {CHAMPION}{offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +212,7 @@ class _Reader:
         if operator not in _OPERATORS:
             raise self.expected("one of " + " ".join(_OPERATORS))
         self.position += 1
-        if self.peek().casefold() == _CHAMPION:
+        if self.peek().casefold() == CHAMPION:
             self.position += 1
             number = 0.0
             if self.peek() in ("+", "-"):
@@ -223,7 +223,7 @@ class _Reader:
         if self.peek() == "-":
             self.position += 1
             return Comparison(metric, operator, False, -self.number("a number"))
-        return Comparison(metric, operator, False, self.number(f"{_CHAMPION} or a number"))
+        return Comparison(metric, operator, False, self.number(f"{CHAMPION} or a number"))
 
     def number(self, what: str) -> float:
         kind, text, _ = self.token()

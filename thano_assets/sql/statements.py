@@ -24,11 +24,9 @@ from thano_assets.sql.canonical import (
     without_parentheses,
     words,
 )
+from thano_assets.sql.grammar import CHAMPION
 from thano_assets.sql.options import Options
 from thano_assets.sql.source import Span
-
-#: The alias of the version that answers where a statement names no other.
-CHAMPION = "champion"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from thano_assets.learning.pretrain import PretrainingResult
-    from thano_assets.learning.settings import PretrainingSettings
     from thano_assets.resources.mlflow_run import BuildRun
     from thano_assets.resources.registry import ModelVersion
     from thano_assets.resources.resolved_base import ResolvedBase

@@ -18,6 +18,7 @@ from thano_assets.assets.models.training_sets import TrainingSet
 from thano_assets.assets.runtime import Runtime
 from thano_assets.learning.model_folder import weights_digest
 from thano_assets.learning.settings import TrainingSettings
+from thano_assets.sql.grammar import CHAMPION
 from thano_assets.sql.statements import TrainModel
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def kept_version(name: str, fingerprint: str, runtime: Runtime) -> ModelVersion 
         for version in runtime.registry.versions(name)
         if version.tags.get("thano.fingerprint") == fingerprint and (version.path / "config.json").is_file()
     ]
-    return max(found, key=lambda version: ("champion" in version.aliases, version.version), default=None)
+    return max(found, key=lambda version: (CHAMPION in version.aliases, version.version), default=None)
 
 
 def result_tags(training: Training, result: TrainingResult, runtime: Runtime) -> dict[str, str]:

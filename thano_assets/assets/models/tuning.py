@@ -16,7 +16,6 @@ from thano_assets.sql.statements import FitModel, TrainModel
 
 if TYPE_CHECKING:
     from thano_assets.assets.models.pretrained_models import Pretraining
-    from thano_assets.learning.settings import TuningSettings
     from thano_assets.learning.tune import Trial, TrialRun, Tuning
     from thano_assets.resources.mlflow_run import BuildRun
 

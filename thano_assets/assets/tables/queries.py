@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-    from thano_assets.resources.warehouse import Column
 
 #: Rows of an asset that its page shows.
 PREVIEW_ROWS = 10
