@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 from thano_assets.errors import WorkspaceError
 from thano_assets.resources.environments import open_workspace
-from thano_assets.resources.settings import SETTINGS_TEXT, read_settings
+from thano_assets.resources.settings import SETTINGS_TEXT, Settings, read_settings
 from thano_assets.resources.workspace import Workspace
 
 
@@ -175,3 +177,24 @@ def test_importing_is_cheap() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})
+
+
+def test_every_setting_and_environment_variable_is_documented() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "settings.md").read_text("utf-8")
+    documented = dict(re.findall(r"^\| `(\[\w+\] \w+)` \| ([^|]+) \|", text, re.M))
+    defaults = {
+        f"[{table.name}] {one.name}": getattr(getattr(Settings(), table.name), one.name)
+        for table in dataclasses.fields(Settings)
+        for one in dataclasses.fields(getattr(Settings(), table.name))
+    }
+    assert documented.keys() == defaults.keys()
+    for name, default in defaults.items():
+        if isinstance(default, str | int):  # others are told in words
+            assert documented[name] == f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    used = {
+        name
+        for path in (root / "thano_assets").rglob("*.py")
+        for name in re.findall(r"\bTHANO_[A-Z][A-Z_]+\b", path.read_text("utf-8"))
+    }
+    assert used == set(re.findall(r"`(THANO_[A-Z_]+)`", text))

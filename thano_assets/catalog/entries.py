@@ -13,18 +13,13 @@ from thano_assets.sql import parse
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
     BuildModel,
-    Convert,
     Copy,
     CreateTableAs,
-    Evaluate,
     Expect,
-    ExplainPredict,
     FitModel,
     GetThanosql,
     ModelQuery,
-    Predict,
     Query,
-    Search,
     Statement,
     UploadModel,
 )
@@ -145,18 +140,7 @@ def _file_text(text: str) -> str:
 
 
 def _body_kind(body: Query | ModelQuery) -> EntryKind:
-    match body:
-        case Predict():
-            return EntryKind.PREDICTION
-        case ExplainPredict():
-            return EntryKind.EXPLANATION
-        case Evaluate():
-            return EntryKind.EVALUATION
-        case Convert():
-            return EntryKind.EMBEDDING
-        case Search():
-            return EntryKind.SEARCH
-    return EntryKind.TABLE
+    return EntryKind.TABLE if isinstance(body, Query) else EntryKind(body.makes)
 
 
 def automatic_name(statement: ModelQuery) -> str:

@@ -12,16 +12,15 @@ from thano_assets.sql.options import Options
 from thano_assets.sql.queries import QueryReader
 from thano_assets.sql.source import Span
 from thano_assets.sql.statements import (
+    MODEL_QUERIES,
     BuildBaseModel,
     BuildModel,
     BuildTableModel,
-    Convert,
+    ClassifierQuery,
     DeleteModel,
-    Evaluate,
-    ExplainPredict,
     FitModel,
+    ModelQuery,
     ModelRef,
-    Predict,
     PromoteModel,
     Query,
     RebuildModel,
@@ -93,25 +92,10 @@ class ModelReader(QueryReader):
             **self.finish(first, options),
         )
 
-    def predict(self) -> Predict:
-        """``PREDICT USING …``."""
-        model, query, common = self._using("PREDICT", "PREDICT")
-        return Predict(model=model, query=query, **common)
-
-    def explain_predict(self) -> ExplainPredict:
-        """``EXPLAIN PREDICT USING …``."""
-        model, query, common = self._using("EXPLAIN PREDICT", "EXPLAIN", "PREDICT")
-        return ExplainPredict(model=model, query=query, **common)
-
-    def evaluate(self) -> Evaluate:
-        """``EVALUATE USING …``."""
-        model, query, common = self._using("EVALUATE", "EVALUATE")
-        return Evaluate(model=model, query=query, **common)
-
-    def convert(self) -> Convert:
-        """``CONVERT USING …``."""
-        model, query, common = self._using("CONVERT", "CONVERT")
-        return Convert(model=model, query=query, **common)
+    def model_query(self, kind: str) -> ModelQuery:
+        """``PREDICT USING …`` and its like, by their first words."""
+        model, query, common = self._using(kind, *kind.split())
+        return MODEL_QUERIES[kind](model=model, query=query, **common)
 
     def search(self) -> Search:
         """``SEARCH TEXT USING …`` or ``SEARCH KEYWORD USING …``."""
@@ -191,7 +175,7 @@ class ModelReader(QueryReader):
         model = self.model_reference(kind)
         if (
             not model.quoted
-            and kind not in ("PREDICT", "EXPLAIN PREDICT", "EVALUATE")
+            and not issubclass(MODEL_QUERIES[words[0] if words[0] == "SEARCH" else kind], ClassifierQuery)
             and is_media_model(model.name)
         ):
             raise UnsupportedStatement(f"{model.name} is not a model for text.", hint=MEDIA_REFUSAL).at(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from thano_assets.errors import SyntaxProblem, UnsupportedStatement, nearest
 from thano_assets.sql.catalog_statements import CatalogReader
@@ -18,7 +19,7 @@ from thano_assets.sql.lexer import WORD, Token
 from thano_assets.sql.model_statements import ModelReader
 from thano_assets.sql.options import Options
 from thano_assets.sql.source import Span
-from thano_assets.sql.statements import DeleteModel, Plan, Search, Statement
+from thano_assets.sql.statements import MODEL_QUERIES, DeleteModel, Plan, Search, Statement
 from thano_assets.sql.table_statements import TableReader
 
 _DEPTH_LIMIT = 60
@@ -52,9 +53,7 @@ class _Parser(ModelReader, TableReader, CatalogReader):
         self._readers: dict[str, Callable[[], Statement]] = {
             "BUILD": self.build_model,
             "FIT": self.fit_model,
-            "PREDICT": self.predict,
-            "EVALUATE": self.evaluate,
-            "CONVERT": self.convert,
+            **{kind: partial(self.model_query, kind) for kind in MODEL_QUERIES},
             "SEARCH": self._search,
             "LIST": self.list_items,
             "GET": self.get_thanosql,
@@ -158,8 +157,8 @@ class _Parser(ModelReader, TableReader, CatalogReader):
         if following is None:
             self.position += 1
             raise self.expected("a statement", "PLAN")
-        if following.upper == "PREDICT":
-            return self.explain_predict()
+        if (kind := f"EXPLAIN {following.upper}") in MODEL_QUERIES:
+            return self.model_query(kind)
         if following.upper in self._readers and following.upper not in ("SHOW", "EXPLAIN"):
             return self._plan()
         if following.upper in REFUSED_WORDS and following.upper != "ANALYZE":

@@ -21,13 +21,10 @@ from thano_assets.sql.lexer import OPERATOR, QUOTED, WORD, Token
 from thano_assets.sql.options import Options
 from thano_assets.sql.reads import after_explain, tables_read
 from thano_assets.sql.source import Span
-from thano_assets.sql.statements import Nested, Query, QueryStatement, Rendered, Statement
+from thano_assets.sql.statements import MODEL_QUERIES, Nested, Query, QueryStatement, Rendered, Statement
 
 _NESTABLE = (
-    ("PREDICT", "USING"),
-    ("EXPLAIN", "PREDICT"),
-    ("EVALUATE", "USING"),
-    ("CONVERT", "USING"),
+    *((*kind.split(), "USING")[:2] for kind in MODEL_QUERIES if kind != "SEARCH"),
     ("SEARCH", "TEXT"),
     ("SEARCH", "KEYWORD"),
     ("LIST", "MODEL"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -245,7 +245,12 @@ class Copy(Statement):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelQuery(Statement):
-    """A statement that asks a model about the rows of a query: ``… USING model [OPTIONS (…)] AS query``."""
+    """A statement that asks a model about the rows of a query: ``… USING model [OPTIONS (…)] AS query``.
+
+    ``makes`` is the kind of asset that keeps its rows.
+    """
+
+    makes: ClassVar[str]
 
     model: ModelRef
     query: Query
@@ -283,6 +288,7 @@ class Predict(ClassifierQuery):
     """``PREDICT USING model AS query``."""
 
     kind: ClassVar[str] = "PREDICT"
+    makes: ClassVar[str] = "predictions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +296,7 @@ class Evaluate(ClassifierQuery):
     """``EVALUATE USING model AS query``."""
 
     kind: ClassVar[str] = "EVALUATE"
+    makes: ClassVar[str] = "evaluations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +304,7 @@ class ExplainPredict(ClassifierQuery):
     """``EXPLAIN PREDICT USING model AS query``; its options are those of PREDICT and ``top_k``."""
 
     kind: ClassVar[str] = "EXPLAIN PREDICT"
+    makes: ClassVar[str] = "explanations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,6 +312,7 @@ class Convert(EncoderQuery):
     """``CONVERT USING model AS query``."""
 
     kind: ClassVar[str] = "CONVERT"
+    makes: ClassVar[str] = "embeddings"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,11 +320,18 @@ class Search(EncoderQuery):
     """``SEARCH {TEXT | KEYWORD} USING model AS query``."""
 
     kind: ClassVar[str] = "SEARCH"
+    makes: ClassVar[str] = "searches"
     what: str
 
     @property
     def option_kind(self) -> str:
         return f"SEARCH {self.what}"
+
+
+#: The statements that ask a model, by the words that they begin with; SEARCH has one word more.
+MODEL_QUERIES: Mapping[str, type[ModelQuery]] = {
+    cls.kind: cls for cls in (Predict, ExplainPredict, Evaluate, Convert, Search)
+}
 
 
 @dataclass(frozen=True, kw_only=True)
