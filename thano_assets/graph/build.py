@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
+from typing import TypeVar
 
 from thano_assets.catalog.entries import (
     PREBUILT_NAME,
@@ -61,6 +62,8 @@ READING_OPTIONS = ("text_col", "label_col", "features_to_drop", "datetime_attrib
 
 # Statements that ask a model about the rows of a query.
 ModelQuery = ModelQuery
+
+S = TypeVar("S", bound=Statement)
 
 #: Key of an asset: its group and its name, as Dagster shows it (``models/my_classifier``).
 Key = tuple[str, str]
@@ -124,6 +127,18 @@ class Node:
     def key(self) -> Key:
         """``(group, name)``."""
         return (self.kind.value, self.name)
+
+    def statement(self, cls: type[S]) -> S:
+        """The statement of that class which makes the asset, perhaps after AS of a CREATE TABLE.
+
+        Raises:
+            TypeError: a statement of another class makes it.
+        """
+        statement = self.entry.statement
+        found = statement if isinstance(statement, cls) else statement.inner
+        if not isinstance(found, cls):
+            raise TypeError(f"{self.name} is made by {statement.kind}, not by {cls.__name__}.")
+        return found
 
     @property
     def is_result(self) -> bool:

@@ -92,8 +92,7 @@ class DryRun:
             ThanoError: its columns are not there.
             duckdb.Error: its query does not work.
         """
-        statement = node.entry.statement
-        assert isinstance(statement, TrainModel)
+        statement = node.statement(TrainModel)
         connection = self.connection
         sql = f"({prepare(statement.query, connection, self._runtime)})"
         columns = describe(connection, sql)

@@ -236,8 +236,7 @@ class WorkspaceState:
         return (file_change(then, now) if isinstance(then, dict) else None) or "other files are read now"
 
     def _folder_change(self, node: Node, record: Record) -> str:
-        statement = node.entry.statement
-        assert isinstance(statement, UploadModel)
+        statement = node.statement(UploadModel)
         try:
             now = uploads.find(self._runtime.workspace, statement.path).digests()
         except ThanoError as error:
@@ -338,8 +337,7 @@ class WorkspaceState:
 
     def _rows_to_run(self, node: Node, planning: Planning) -> int | None:
         """Texts that the model has not seen yet, where model and tables are known before the run."""
-        body = node.entry.statement.inner
-        assert isinstance(body, ModelQuery)
+        body = node.statement(ModelQuery)
         tables = [read for read in node.reads if read[0] not in (NodeKind.MODEL, NodeKind.MODEL_VERSION)]
         try:
             if any(read in planning.made and planning.version(read) is None for read in tables):

@@ -15,6 +15,7 @@ from thano_assets.sql.objectives import REPLACED_TOKEN_DETECTION
 from thano_assets.sql.statements import (
     BuildBaseModel,
     BuildModel,
+    BuildTableModel,
     ClassifierQuery,
     Evaluate,
     ExplainPredict,
@@ -173,7 +174,7 @@ def _check_base(statement: BuildModel, catalog: Entries, known: Iterable[str]) -
         return
     elif ours:
         made = entry.statement if entry is not None else None
-        error = own_bases.no_base_model(name, tables=isinstance(made, BuildModel) and made.task is not None)
+        error = own_bases.no_base_model(name, tables=isinstance(made, BuildTableModel))
     elif name not in set(known):
         bases = [one for one in catalog.names(EntryKind.MODEL) if makes_base(catalog.model(one))]
         error = base_models.unknown_base(name, bases)

@@ -20,7 +20,6 @@ from thano_assets.errors import (
 from thano_assets.resources.warehouse import Column, literal, quote
 from thano_assets.sql.statements import (
     BuildBaseModel,
-    BuildModel,
     ClassifierQuery,
     Evaluate,
     Statement,
@@ -206,7 +205,7 @@ def training_columns(statement: TrainModel, columns: list[Column]) -> tuple[Read
     """
     if isinstance(statement, BuildBaseModel):
         return TextReading(text_column(columns, statement).name), None
-    if not (isinstance(statement, BuildModel) and statement.task):
+    if not statement.task:
         return TextReading(text_column(columns, statement).name), find_column(columns, statement, "label_col")
     label = find_column(columns, statement, "label_col")
     if statement.task == "regression" and not is_number(label):
@@ -246,7 +245,7 @@ def unread(columns: list[Column], statement: TrainModel, reading: Reading) -> li
     return [column for column in columns if column.name.casefold() not in known]
 
 
-def _named(statement: BuildModel, option: str, columns: list[Column]) -> set[str]:
+def _named(statement: TrainModel, option: str, columns: list[Column]) -> set[str]:
     names = [column.name for column in columns]
     folded = {name.casefold() for name in names}
     given = statement.options.get(option) or ()
@@ -305,7 +304,7 @@ def is_number(column: Column) -> bool:
 
 def label_type_kept(statement: TrainModel) -> str:
     """The DuckDB type of labels in a snapshot."""
-    return "DOUBLE" if isinstance(statement, BuildModel) and statement.task == "regression" else "VARCHAR"
+    return "DOUBLE" if statement.task == "regression" else "VARCHAR"
 
 
 def asked_columns(statement: ClassifierQuery, version: ModelVersion, columns: list[Column]) -> Reading:

@@ -378,7 +378,7 @@ def check_evaluation_table(
     Raises:
         UnknownColumn, ColumnTypeError: placed at the option.
     """
-    tables = isinstance(statement, BuildModel) and statement.task is not None
+    tables = statement.task is not None
     if statement.options.get("evaluate_on") is None or tables is (query is None):
         return
     table = str(statement.options["evaluate_on"])

@@ -19,8 +19,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         UnknownColumn, ColumnTypeError: ``text_col`` does not fit the query.
         TrainingDataError: no row has a text.
     """
-    statement = node.entry.statement
-    assert isinstance(statement, BuildModel)
+    statement = node.statement(BuildModel)
     with staged(statement.query, runtime) as stage:
         reading, _ = training_columns(statement, stage.columns)
         connection = stage.connection

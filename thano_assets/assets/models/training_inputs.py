@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def trainer_of(statement: TrainModel) -> Trainer:
     """The trainer that a statement asks for."""
-    if isinstance(statement, BuildModel) and statement.task:
+    if statement.task:
         return TableTrainer(statement.task)
     return TextTrainer()
 
@@ -41,8 +41,7 @@ def training_fingerprint(
         base_identity: Of the base model.
         parent_digest: ``thano.data_version`` of the version that a FIT MODEL goes on from.
     """
-    statement = node.entry.statement
-    assert isinstance(statement, TrainModel)
+    statement = node.statement(TrainModel)
     return fingerprint_of(statement, training_set_identity, base_identity, parent_digest)
 
 

@@ -27,8 +27,7 @@ def _description(node: Node) -> str:
 
 
 def _lineage(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
-    statement = node.entry.statement
-    assert isinstance(statement, TrainModel)
+    statement = node.statement(TrainModel)
     rows = of_rows(statement.query, None, runtime)
     if statement.task:
         learnt = {name.casefold() for name in columns}

@@ -31,7 +31,7 @@ from thano_assets.graph import Node, NodeKind
 from thano_assets.learning.settings import TUNING_ROWS
 from thano_assets.resources.warehouse import Column, describe, literal, quote
 from thano_assets.resources.workspace import Workspace
-from thano_assets.sql.statements import BuildModel, TrainModel
+from thano_assets.sql.statements import TrainModel
 from thano_assets.system import scratch_file, write_atomically
 
 if TYPE_CHECKING:
@@ -174,8 +174,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         UnknownColumn, ColumnTypeError: the columns that the options name do not fit the query.
         TrainingDataError: no rows, NULL labels, one class only, too few rows; says the counts.
     """
-    statement = node.entry.statement
-    assert isinstance(statement, TrainModel)
+    statement = node.statement(TrainModel)
     workspace = runtime.workspace
     numbers = label_type_kept(statement) == "DOUBLE"
     with staged(statement.query, runtime) as stage:
@@ -303,7 +302,7 @@ def _check(statement: TrainModel, total: int, label: Column, counts: list[tuple[
     nulls = sum(count for name, count in counts if name is None)
     classes = [(name, count) for name, count in counts if name is not None]
     listed = ", ".join(f"{name}: {count:,}" for name, count in classes[:_LISTED_CLASSES])
-    table = isinstance(statement, BuildModel) and statement.task is not None
+    table = statement.task is not None
     missing, hint = missing_words(label.name, label.type)
     if total == 0:
         error = TrainingDataError(

@@ -16,7 +16,7 @@ from thano_assets.assets.tables.tables import replace_from_stage
 from thano_assets.graph import Node, NodeKind
 from thano_assets.resources.dagster_home import INFERENCE
 from thano_assets.resources.warehouse import Column, describe, quote
-from thano_assets.sql.statements import Convert, CreateTableAs
+from thano_assets.sql.statements import Convert
 
 
 def materialize(node: Node, runtime: Runtime) -> Outcome:
@@ -29,10 +29,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         UnknownColumn, ColumnTypeError, InvalidOption: the options do not fit the query's columns.
     """
     started = time.perf_counter()
-    statement = node.entry.statement
-    assert isinstance(statement, CreateTableAs)
-    convert = statement.body
-    assert isinstance(convert, Convert)
+    convert = node.statement(Convert)
     result = str(convert.options.value("result_col"))
     model = EmbeddingModel.of(convert, runtime)
     size = model.size
@@ -82,8 +79,7 @@ def _check_columns(
 
 
 def _lineage(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
-    statement = node.entry.statement.inner
-    assert isinstance(statement, Convert)
+    statement = node.statement(Convert)
     return with_vectors(statement, [str(statement.options.value("result_col"))], columns, runtime)
 
 

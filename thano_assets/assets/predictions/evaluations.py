@@ -21,7 +21,7 @@ from thano_assets.errors import TrainingDataError
 from thano_assets.graph import Node, NodeKind
 from thano_assets.resources.dagster_home import INFERENCE
 from thano_assets.resources.warehouse import quote
-from thano_assets.sql.statements import CreateTableAs, Evaluate
+from thano_assets.sql.statements import Evaluate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,10 +44,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
     import numpy as np
 
     started = time.perf_counter()
-    statement = node.entry.statement
-    assert isinstance(statement, CreateTableAs)
-    evaluate = statement.body
-    assert isinstance(evaluate, Evaluate)
+    evaluate = node.statement(Evaluate)
     version = answering_version(evaluate, runtime)
     kept = Outcome(data_version="", summary="")
     with staged(evaluate.query, runtime) as stage:

@@ -45,7 +45,7 @@ from thano_assets.graph import Node, NodeKind
 from thano_assets.resources.dagster_home import INFERENCE
 from thano_assets.resources.warehouse import as_source, describe, quote
 from thano_assets.sql.rowwise import ROW
-from thano_assets.sql.statements import CreateTableAs, Search
+from thano_assets.sql.statements import Search
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,10 +68,7 @@ def materialize(node: Node, runtime: Runtime) -> Outcome:
         UnknownColumn, ColumnTypeError, InvalidOption: the options do not fit the query's columns.
     """
     started = time.perf_counter()
-    statement = node.entry.statement
-    assert isinstance(statement, CreateTableAs)
-    search = statement.body
-    assert isinstance(search, Search)
+    search = node.statement(Search)
     model = EmbeddingModel.of(search, runtime)
     outcome = (_text if search.what == "TEXT" else _keywords)(node, search, model, runtime)
     outcome.facts = {
@@ -387,8 +384,7 @@ def _keywords(node: Node, search: Search, model: EmbeddingModel, runtime: Runtim
 
 
 def _lineage(node: Node, columns: Sequence[str], runtime: Runtime) -> ColumnLineage:
-    statement = node.entry.statement.inner
-    assert isinstance(statement, Search)
+    statement = node.statement(Search)
     return with_vectors(statement, added_columns(statement), columns, runtime)
 
 
