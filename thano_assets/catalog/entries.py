@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from thano_assets.catalog.kinds import EntryKind
 from thano_assets.sql import parse
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
@@ -32,24 +32,6 @@ PREBUILT_NAMES = ("electra", PREBUILT_NAME)
 
 #: How automatic names end.
 AUTOMATIC = re.compile(r"_[0-9a-f]{6}$")
-
-
-class EntryKind(StrEnum):
-    """The kinds of thing a statement can define; the value is its folder in the catalog."""
-
-    TABLE = "tables"
-    MODEL = "models"
-    PREDICTION = "predictions"
-    EXPLANATION = "explanations"
-    EVALUATION = "evaluations"
-    EMBEDDING = "embeddings"
-    SEARCH = "searches"
-    CHECK = "checks"
-
-    @property
-    def is_relation(self) -> bool:
-        """Whether the thing is a table of the warehouse."""
-        return self not in (EntryKind.MODEL, EntryKind.CHECK)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from graphlib import CycleError, TopologicalSorter
 from typing import TypeVar
 
@@ -18,6 +17,7 @@ from thano_assets.catalog.entries import (
     nested_entries,
     nested_names,
 )
+from thano_assets.catalog.kinds import CODE_VERSIONS, NodeKind
 from thano_assets.catalog.overlay import Entries
 from thano_assets.errors import (
     QueryError,
@@ -67,45 +67,6 @@ S = TypeVar("S", bound=Statement)
 
 #: Key of an asset: its group and its name, as Dagster shows it (``models/my_classifier``).
 Key = tuple[str, str]
-
-
-_RELATIONS = frozenset(kind.value for kind in EntryKind if kind.is_relation)
-
-
-class NodeKind(StrEnum):
-    """The kinds of asset; the value is the first part of the key and the group in the Dagster UI."""
-
-    RAW = "raw"
-    TABLE = "tables"
-    TRAINING_SET = "training_sets"
-    MODEL = "models"
-    PREDICTION = "predictions"
-    EXPLANATION = "explanations"
-    EVALUATION = "evaluations"
-    EMBEDDING = "embeddings"
-    SEARCH = "searches"
-    # A version or alias that a statement pins: registered elsewhere, never made by itself.
-    MODEL_VERSION = "model_versions"
-
-    @property
-    def is_relation(self) -> bool:
-        """Whether its assets are tables of the warehouse."""
-        return self.value in _RELATIONS
-
-
-# Raised when the code that computes a kind changes what it computes: stored results are then out of date.
-CODE_VERSIONS: dict[NodeKind, str] = {
-    NodeKind.RAW: "1",
-    NodeKind.TABLE: "1",
-    NodeKind.TRAINING_SET: "1",
-    NodeKind.MODEL: "1",
-    NodeKind.PREDICTION: "1",
-    NodeKind.EXPLANATION: "2",  # over shares of attention
-    NodeKind.EVALUATION: "2",  # log loss, calibration error and more metrics of regression
-    NodeKind.EMBEDDING: "1",
-    NodeKind.SEARCH: "1",
-    NodeKind.MODEL_VERSION: "1",
-}
 
 
 @dataclass(frozen=True)

@@ -24,39 +24,24 @@ from thano_assets.planning.observation import Observer
 from thano_assets.planning.plan import made_together
 from thano_assets.planning.workspace_state import WorkspaceState
 from thano_assets.sql.statements import (
-    BuildModel,
-    Convert,
     Copy,
     CreateTableAs,
     DeleteModel,
     DropExpect,
     DropTable,
-    Evaluate,
     Expect,
-    ExplainPredict,
     FitModel,
     GetThanosql,
-    Predict,
+    ModelQuery,
     PromoteModel,
     QueryStatement,
     RebuildModel,
-    Search,
     Statement,
+    TrainModel,
     UploadModel,
 )
 
-_MATERIALIZING = (
-    Copy,
-    CreateTableAs,
-    BuildModel,
-    FitModel,
-    UploadModel,
-    Predict,
-    ExplainPredict,
-    Evaluate,
-    Convert,
-    Search,
-)
+_MATERIALIZING = (Copy, CreateTableAs, TrainModel, UploadModel, ModelQuery)
 
 #: What a statement writes: ``("relation" or "model", name in lower case)``.
 Name = tuple[str, str]

@@ -12,8 +12,9 @@ from thano_assets.assets.models.trainers import Trainer
 from thano_assets.assets.models.training import Training
 from thano_assets.assets.models.training_sets import TrainingSet
 from thano_assets.assets.runtime import Runtime
+from thano_assets.catalog.kinds import CODE_VERSIONS
 from thano_assets.graph import Node, NodeKind
-from thano_assets.graph.build import CODE_VERSIONS, training_identity
+from thano_assets.graph.build import training_identity
 from thano_assets.learning.settings import PRETRAINING_VERSION
 from thano_assets.resources import base_models, own_bases, resolved_base
 from thano_assets.sql.statements import BuildBaseModel, BuildModel, TrainModel

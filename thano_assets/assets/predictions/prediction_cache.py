@@ -28,8 +28,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from thano_assets.catalog.kinds import CODE_VERSIONS
 from thano_assets.graph import NodeKind
-from thano_assets.graph.build import CODE_VERSIONS
 from thano_assets.resources.warehouse import as_source, literal, quote
 from thano_assets.system import file_digest, remove_abandoned, scratch_path
 
