@@ -261,11 +261,11 @@ _WRITER = """
 import sys
 import duckdb
 from pathlib import Path
-from thano_assets.assets.predictions.prediction_cache import Answers, text_key
+from thano_assets.assets.predictions.prediction_cache import PredictionCache, text_key
 from thano_assets.resources.workspace import Workspace
 
 folder, name, rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-answers, workspace = Answers(folder), Workspace(sys.argv[4])
+answers, workspace = PredictionCache(folder), Workspace(sys.argv[4])
 with duckdb.connect() as connection:
     for number in range(rounds):
         connection.execute(

@@ -118,7 +118,7 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
 
 
 def test_many_processes_create_at_once(tmp_path: Path) -> None:
-    code = "import sys\nfrom thano_assets.resources.workspace import Workspace\nopen_workspace(sys.argv[1])"
+    code = "import sys\nfrom thano_assets.resources.environments import open_workspace\nopen_workspace(sys.argv[1])"
     processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "w")]) for _ in range(6)]
     assert [process.wait() for process in processes] == [0] * 6
     assert sorted(path.name for path in (tmp_path / "w").iterdir()) == [

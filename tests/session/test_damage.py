@@ -102,7 +102,7 @@ def test_damage_is_named_and_mended(
     mended: bool,
 ) -> None:
     harm(damaged)
-    answering._WARM.clear()  # as in a process that has not loaded the model yet
+    answering._CACHES.clear()  # as in a process that has not loaded the model yet
     assert any(says in damage.message for damage in damages(damaged)), name
     if statement is not None:
         with Session(damaged) as session, pytest.raises(ThanoError) as caught:

@@ -152,7 +152,7 @@ class TestOnlyWhatIsNew:
         statement = PREDICT.format(query=numbered(100), options="text_col='text'", version="")
         code = f"""
 import contextlib, time
-from thano_assets.assets import scoring
+from thano_assets.assets.predictions import scoring
 from thano_assets.progress import Progress, Task
 from thano_assets.session import Session
 
