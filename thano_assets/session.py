@@ -38,6 +38,7 @@ from thano_assets.resources.warehouse import Warehouse, table_names
 from thano_assets.resources.workspace import Workspace
 from thano_assets.results import Result, counted
 from thano_assets.sql import parse
+from thano_assets.sql.query import Query
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
     CreateTableAs,
@@ -49,7 +50,6 @@ from thano_assets.sql.statements import (
     ListItems,
     Plan,
     PromoteModel,
-    Query,
     QueryStatement,
     RebuildModel,
     ShowCreate,

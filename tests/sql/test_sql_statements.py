@@ -9,6 +9,7 @@ import pytest
 
 from thano_assets.sql import parse
 from thano_assets.sql.grammar import STATEMENT_SPECS
+from thano_assets.sql.query import Query
 from thano_assets.sql.source import Span
 from thano_assets.sql.statements import (
     BuildModel,
@@ -26,7 +27,6 @@ from thano_assets.sql.statements import (
     Plan,
     Predict,
     PromoteModel,
-    Query,
     QueryStatement,
     Search,
     ShowCreate,

@@ -10,6 +10,7 @@ from typing import Any
 
 from thano_assets.catalog.kinds import EntryKind
 from thano_assets.sql import parse
+from thano_assets.sql.query import Query
 from thano_assets.sql.reads import tables_read
 from thano_assets.sql.statements import (
     BuildModel,
@@ -19,7 +20,6 @@ from thano_assets.sql.statements import (
     FitModel,
     GetThanosql,
     ModelQuery,
-    Query,
     Statement,
     UploadModel,
 )

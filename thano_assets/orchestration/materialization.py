@@ -10,7 +10,7 @@ from thano_assets.graph import Graph, Node, NodeKind
 from thano_assets.graph.build import Key
 from thano_assets.orchestration import run_tags
 from thano_assets.planning import PlannedAsset, Record
-from thano_assets.planning.binding import check_names, preflight
+from thano_assets.planning.preflight import check_names, preflight
 from thano_assets.resources.warehouse import quote
 from thano_assets.results import Result, counted
 

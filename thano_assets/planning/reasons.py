@@ -9,13 +9,13 @@ from typing import Any
 from thano_assets.errors import ThanoError
 from thano_assets.sql import parse
 from thano_assets.sql.options import OPTION_SPECS
+from thano_assets.sql.query import Query
 from thano_assets.sql.statements import (
     BuildModel,
     Copy,
     CreateTableAs,
     FitModel,
     ModelQuery,
-    Query,
     Statement,
     UploadModel,
 )

@@ -11,7 +11,7 @@ from thano_assets.sql.judge import duckdb_error_offset, without_settings
 if TYPE_CHECKING:
     import duckdb
 
-    from thano_assets.sql.statements import Query, Rendered
+    from thano_assets.sql.query import Query, Rendered
 
 _COLUMN = re.compile(r'Referenced column "(?P<name>[^"]+)" (?:not found|was not found)')
 _MISSING_COLUMN = re.compile(r'(?:column named|Column) "(?P<name>[^"]+)"')

@@ -10,6 +10,7 @@ from thano_assets.sql.lexer import QUOTED, STRING
 from thano_assets.sql.objectives import BASE_KIND
 from thano_assets.sql.options import Options
 from thano_assets.sql.queries import QueryReader
+from thano_assets.sql.query import Query
 from thano_assets.sql.source import Span
 from thano_assets.sql.statements import (
     MODEL_QUERIES,
@@ -22,7 +23,6 @@ from thano_assets.sql.statements import (
     ModelQuery,
     ModelRef,
     PromoteModel,
-    Query,
     RebuildModel,
     Search,
     UploadModel,

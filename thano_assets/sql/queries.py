@@ -19,9 +19,10 @@ from thano_assets.sql.grammar import (
 from thano_assets.sql.judge import Complaint, statement_kinds
 from thano_assets.sql.lexer import OPERATOR, QUOTED, WORD, Token
 from thano_assets.sql.options import Options
+from thano_assets.sql.query import Nested, Query, Rendered
 from thano_assets.sql.reads import after_explain, tables_read
 from thano_assets.sql.source import Span
-from thano_assets.sql.statements import MODEL_QUERIES, Nested, Query, QueryStatement, Rendered, Statement
+from thano_assets.sql.statements import MODEL_QUERIES, QueryStatement, Statement
 
 _NESTABLE = (
     *((*kind.split(), "USING")[:2] for kind in MODEL_QUERIES if kind != "SEARCH"),

@@ -7,16 +7,9 @@ from thano_assets.sql.grammar import syntax_of
 from thano_assets.sql.lexer import WORD, Token
 from thano_assets.sql.options import Options
 from thano_assets.sql.queries import QueryReader, starts_nestable
+from thano_assets.sql.query import Query
 from thano_assets.sql.source import Span
-from thano_assets.sql.statements import (
-    Copy,
-    CreateTableAs,
-    DropExpect,
-    DropTable,
-    Expect,
-    ModelQuery,
-    Query,
-)
+from thano_assets.sql.statements import Copy, CreateTableAs, DropExpect, DropTable, Expect, ModelQuery
 
 
 class TableReader(QueryReader):

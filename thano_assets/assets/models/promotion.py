@@ -6,43 +6,35 @@ Both are scored on the same rows, which are kept as a snapshot named by their fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thano_assets.assets.models.features import (
-    Reading,
     TableReading,
-    TextReading,
-    asked_with,
-    is_number,
-    label_type_kept,
-    training_columns,
-    training_rows,
 )
-from thano_assets.assets.models.labels import class_of, classes_of, missing_words, present_label
-from thano_assets.assets.models.leakage import Leak, Memory, Trained, rows_seen
+from thano_assets.assets.models.judging_rows import (
+    JudgingRows,
+    held_out_rows,
+    leak_of,
+    reading_of,
+    rows_of_table,
+    staged_rows,
+)
+from thano_assets.assets.models.labels import classes_of
+from thano_assets.assets.models.leakage import Leak, Memory, Trained
 from thano_assets.assets.models.trainers import Settings, Trainer
 from thano_assets.assets.models.training_inputs import trainer_of
-from thano_assets.assets.models.training_sets import TrainingSet, write_snapshot
+from thano_assets.assets.models.training_sets import TrainingSet
 from thano_assets.assets.predictions.scoring import probabilities
 from thano_assets.assets.runtime import CheckOutcome, Outcome, Runtime
-from thano_assets.assets.tables.queries import Stage, text_column
 from thano_assets.errors import (
-    ColumnTypeError,
     TrainingDataError,
-    UnknownColumn,
     UnknownModel,
-    UnknownTable,
-    did_you_mean,
 )
 from thano_assets.resources.registry import DECISION_TAG, VERDICT_TAG
-from thano_assets.resources.warehouse import Column, describe, literal, quote
+from thano_assets.resources.warehouse import quote
 from thano_assets.sql.promotion import Comparison, Condition, condition_of
 from thano_assets.sql.statements import BuildModel, TrainModel
-from thano_assets.system import scratch_database
 
 if TYPE_CHECKING:
     from thano_assets.resources.registry import ModelVersion
@@ -54,30 +46,12 @@ NO_CHAMPION = "no champion"
 #: Tags of a version: ``promoted`` or ``not promoted``, and the sentence that says why.
 REASON_TAG = VERDICT_TAG
 _JUDGED_BY_TAG = "thano.promotion_question"
-_TEXT_OPTIONS = ("text_col", "label_col")
 PROMOTED, NOT_PROMOTED = "promoted", "not promoted"
 
 
 def data_version_of(version: ModelVersion | None) -> str:
     """What stands for the answers of a model: the weights' digest of the version that gives them."""
     return NO_CHAMPION if version is None else version.data_version
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """Rows that versions are held against.
-
-    Attributes:
-        path: Parquet file with the columns of a training set's snapshot.
-        fingerprint: Of the rows, free of their order.
-        rows: How many.
-        name: What they are, in words.
-    """
-
-    path: Path
-    fingerprint: str
-    rows: int
-    name: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +91,7 @@ class Gate:
     """What a new version must pass: a condition, and the rows on which it is asked."""
 
     condition: Condition
-    frozen: Frozen
+    frozen: JudgingRows
     training_set: TrainingSet
     trainer: Trainer
     classes: list[str]
@@ -169,12 +143,12 @@ class Gate:
             types=(training_set.label_type, label_type),
         )
         if statement.options.get("evaluate_on") is not None:
-            frozen = _freeze_table(statement, training_set, classes, label_type, runtime)
+            frozen = rows_of_table(statement, training_set, classes, label_type, runtime)
         else:
-            frozen = _freeze_held_out(statement, training_set, own, runtime)
+            frozen = held_out_rows(statement, training_set, own, runtime)
         memory = Memory.of(parent, runtime) if parent is not None else Memory()
         memory.trainings.insert(0, own)
-        leak = _leak(frozen, training_set.reading, memory)
+        leak = leak_of(frozen, training_set.reading, memory)
         if leak.seen and statement.options.value("strict") and statement.options.get("evaluate_on"):
             place = statement.options.place("strict")
             raise TrainingDataError(
@@ -233,8 +207,8 @@ class Gate:
                 registry.promote(challenger.name, challenger.version, tags=tags)
             their_leak = None
             if champion is not None:
-                theirs_read = _reading_of(champion)
-                their_leak = _leak(self.frozen, theirs_read, Memory.of(champion, runtime))
+                theirs_read = reading_of(champion)
+                their_leak = leak_of(self.frozen, theirs_read, Memory.of(champion, runtime))
         facts: dict[str, Any] = {
             "condition": str(self.condition),
             "rows": self.frozen.rows,
@@ -277,10 +251,10 @@ class Gate:
         """
         import numpy as np
 
-        with _staged(self.frozen, self.training_set, runtime) as stage:
+        with staged_rows(self.frozen, self.training_set, runtime) as stage:
             label = quote(self.training_set.label)
             labels = [row[0] for row in stage.connection.execute(f"SELECT {label} FROM rows").fetchall()]
-            reading = _reading_of(version)
+            reading = reading_of(version)
             found = np.concatenate(list(probabilities(stage, reading, version, None, runtime, outcome)))
         if version.task == "regression":
             return self.trainer.scores(labels, found, 0)
@@ -313,11 +287,6 @@ class Gate:
             return f"Version {challenger.version} is promoted: there was no champion to hold it against."
         told = " and ".join(_words(one, ours, theirs, champion, "is") for one in self.condition.comparisons)
         return f"Version {challenger.version} is promoted: {told} {rows}."
-
-
-def _reading_of(version: ModelVersion) -> Reading:
-    """How a version reads the rows of a snapshot."""
-    return TableReading.of(version.features) if version.task else TextReading("text")
 
 
 def _check_comparable(statement: TrainModel, training_set: TrainingSet, champion: ModelVersion) -> None:
@@ -363,210 +332,3 @@ def _words(
         whose = f"{theirs[one.metric]:.4f} of version {champion.version}{offset}" if offset else ""
         text += f" ({whose})" if whose else f" of version {champion.version}"
     return text
-
-
-def check_evaluation_table(
-    statement: TrainModel, runtime: Runtime, query: list[Column] | None = None
-) -> None:
-    """Check, where the table of ``evaluate_on`` is there already, that it has the columns that are needed.
-
-    Args:
-        statement: Has the options.
-        runtime: Where the table is.
-        query: The columns of the statement's query: those that a model of tables needs.
-
-    Raises:
-        UnknownColumn, ColumnTypeError: placed at the option.
-    """
-    tables = statement.task is not None
-    if statement.options.get("evaluate_on") is None or tables is (query is None):
-        return
-    table = str(statement.options["evaluate_on"])
-    if not runtime.warehouse.exists(table):
-        return
-    with runtime.warehouse.read() as connection:
-        columns = describe(connection, quote(table))
-    if query is None:
-        _columns(statement, columns)
-        return
-    reading, label = training_columns(statement, query)
-    assert label is not None  # only base models have none
-    _read_like(statement, reading, label.name, columns)
-
-
-def _columns(statement: TrainModel, columns: list[Column]) -> tuple[Column, Column]:
-    """The text and the label column of the table of ``evaluate_on``."""
-    found = [_column(statement, columns, str(statement.options.value(name)), name) for name in _TEXT_OPTIONS]
-    try:
-        text_column(columns, statement)
-    except ColumnTypeError as error:
-        place = statement.options.value_span("evaluate_on")
-        table = statement.options["evaluate_on"]
-        raise ColumnTypeError(f"In the table {table} of evaluate_on: {error.message}", hint=error.hint).at(
-            statement.source, place.start, len(place)
-        ) from None
-    return found[0], found[1]
-
-
-def _column(statement: TrainModel, columns: list[Column], name: str, what: str) -> Column:
-    column = next((one for one in columns if one.name.casefold() == name.casefold()), None)
-    if column is None:
-        place = statement.options.value_span("evaluate_on")
-        raise UnknownColumn(
-            f"The table {statement.options['evaluate_on']} of evaluate_on has no column {name}, the {what}."
-            if what
-            else f"The table {statement.options['evaluate_on']} of evaluate_on has no column {name}.",
-            hint=did_you_mean(name, [one.name for one in columns], "columns"),
-        ).at(statement.source, place.start, len(place))
-    return column
-
-
-def _read_like(
-    statement: TrainModel, reading: Reading, label: str, columns: list[Column]
-) -> tuple[Reading, Column]:
-    """How the table of ``evaluate_on`` is read, so that its rows are those of a snapshot.
-
-    Args:
-        statement: Has the options.
-        reading: How the training rows are read.
-        label: Their column of labels.
-        columns: Of the table.
-    """
-    if not isinstance(reading, TableReading):
-        text, truth = _columns(statement, columns)
-        return TextReading(text.name), truth
-    for feature in reading.features:
-        column = _column(statement, columns, feature.name, "")
-        if not feature.takes(column.type):
-            place = statement.options.value_span("evaluate_on")
-            raise ColumnTypeError(
-                f"Column {column.name} of {statement.options['evaluate_on']}, the table of evaluate_on, is "
-                f"{column.type}; in the query it is {feature.type}.",
-                hint="Make the table with the types of the query.",
-            ).at(statement.source, place.start, len(place))
-    truth = _column(statement, columns, label, "label_col")
-    if label_type_kept(statement) == "DOUBLE" and not is_number(truth):
-        place = statement.options.value_span("evaluate_on")
-        raise ColumnTypeError(
-            f"Column {truth.name} of {statement.options['evaluate_on']}, the table of evaluate_on, is "
-            f"{truth.type}, not a number.",
-            hint="Make the table with the types of the query.",
-        ).at(statement.source, place.start, len(place))
-    return reading, truth
-
-
-def _freeze_table(
-    statement: TrainModel,
-    training_set: TrainingSet,
-    classes: list[str],
-    label_type: str,
-    runtime: Runtime,
-) -> Frozen:
-    """Keep the rows of the table of ``evaluate_on``, checked like training rows."""
-    table = str(statement.options["evaluate_on"])
-    place = statement.options.value_span("evaluate_on")
-    if not runtime.warehouse.exists(table):
-        known = [one.name for one in runtime.warehouse.tables()]
-        raise UnknownTable(
-            f"There is no table {table}, which evaluate_on names.", hint=did_you_mean(table, known, "tables")
-        ).at(statement.source, place.start, len(place))
-    with runtime.warehouse.read() as connection:
-        columns = describe(connection, quote(table))
-        reading, label = _read_like(statement, training_set.reading, training_set.label, columns)
-        if isinstance(reading, TableReading):
-            reading = asked_with(reading, columns, lambda: _categories(training_set, runtime))
-        type_ = label_type_kept(statement)
-        if type_ == "DOUBLE":
-            true = present_label(quote(label.name), label.type, numbers=True)
-        else:
-            true = class_of(quote(label.name), label.type, classes, label_type)
-        rows = training_rows(quote(table), reading, label, type_, true)
-        named = quote(training_set.label)
-        value = f"CASE WHEN {named} IS NOT NULL THEN '' END" if type_ == "DOUBLE" else named
-        counts: dict[str | None, int] = dict(
-            connection.execute(f"SELECT {value}, count(*) FROM ({rows}) GROUP BY 1 ORDER BY 1").fetchall()
-        )
-        strangers = [
-            f"{name}: {count:,}"
-            for name, count in counts.items()
-            if type_ != "DOUBLE" and name is not None and name not in classes
-        ]
-        problem = None
-        missing, hint = missing_words(label.name, label.type)
-        if not counts:
-            problem = TrainingDataError(
-                f"The table {table} of evaluate_on has no row"
-                + (" with a text." if isinstance(reading, TextReading) else "."),
-                hint="Without rows no version can be held against another.",
-            )
-        elif None in counts:
-            problem = TrainingDataError(
-                f"{counts[None]:,} rows of {table}, the table of evaluate_on, have {missing} in "
-                f"{label.name}.",
-                hint=hint.replace("Leave them out with", "Make the table without them:"),
-            )
-        elif strangers:
-            problem = TrainingDataError(
-                f"The table {table} of evaluate_on has labels that the training rows do not have "
-                f"({', '.join(strangers[:8])}).",
-                hint=f"The training rows have: {', '.join(classes[:12])}.",
-            )
-        if problem is not None:
-            raise problem.at(statement.source, place.start, len(place))
-        fingerprint = runtime.warehouse.fingerprint(connection, rows)
-        path = runtime.workspace.kept(f"{fingerprint}.parquet")
-        write_snapshot(connection, f"({rows})", path, reading.order)
-    return Frozen(path, fingerprint, sum(counts.values()), table)
-
-
-def _categories(training_set: TrainingSet, runtime: Runtime) -> dict[str, list[str]]:
-    """The values of each category among the training rows."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    names = [one["name"] for one in training_set.features if one["kind"] == "category"]
-    rows = pq.read_table(training_set.snapshot(runtime.workspace), columns=names)
-    return {name: pc.unique(rows.column(name)).drop_null().to_pylist() for name in names}
-
-
-def _freeze_held_out(
-    statement: TrainModel, training_set: TrainingSet, own: Trained, runtime: Runtime
-) -> Frozen:
-    """Keep the rows that the training holds out."""
-    import duckdb
-    import pyarrow as pa
-
-    if own.held_out is None or not len(own.held_out):
-        given = "promote_if"
-        place = statement.options.value_span(given)
-        raise TrainingDataError(
-            f"{given} has no rows to judge by: the training rows are too few to hold some out.",
-            hint="Raise eval_fraction, or name a table by evaluate_on.",
-        ).at(statement.source, place.start, len(place))
-    with duckdb.connect() as connection:
-        connection.register("held_out", pa.table({"file_row_number": own.held_out}))
-        rows = (
-            f"{training_set.rows_sql(own.path)} "
-            "WHERE file_row_number IN (SELECT h.file_row_number FROM held_out h)"
-        )
-        fingerprint = runtime.warehouse.fingerprint(connection, rows)
-        path = runtime.workspace.kept(f"{fingerprint}.parquet")
-        write_snapshot(connection, f"({rows})", path, training_set.reading.order)
-    return Frozen(path, fingerprint, len(own.held_out), "those held out")
-
-
-def _leak(frozen: Frozen, reading: Reading, memory: Memory) -> Leak:
-    import duckdb
-
-    with duckdb.connect() as connection:
-        return rows_seen(connection, f"read_parquet({literal(str(frozen.path))})", reading, memory)
-
-
-@contextmanager
-def _staged(frozen: Frozen, training_set: TrainingSet, runtime: Runtime) -> Iterator[Stage]:
-    """The kept rows as a stage of their own."""
-    import duckdb
-
-    with scratch_database(runtime.workspace.snapshots) as path, duckdb.connect(str(path)) as connection:
-        connection.execute(f"CREATE TABLE rows AS {training_set.rows_sql(frozen.path)}")
-        yield Stage(connection, describe(connection, "rows"), str(path), frozen.rows)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from thano_assets.assets.kind import AskedModel, AssetKind, shown_as
 from thano_assets.assets.models import text_sets, training_sets
 from thano_assets.assets.models.features import training_columns
-from thano_assets.assets.models.promotion import check_evaluation_table
+from thano_assets.assets.models.judging_rows import check_evaluation_table
 from thano_assets.assets.runtime import Outcome, Runtime
 from thano_assets.assets.tables.column_lineage import ColumnLineage, of_rows
 from thano_assets.graph import Node, NodeKind

@@ -21,7 +21,8 @@ from thano_assets.graph.build import Key
 from thano_assets.resources.warehouse import interrupted, quote
 from thano_assets.results import counted
 from thano_assets.sql.duckdb_errors import in_users_text
-from thano_assets.sql.statements import DropExpect, Expect, Query, Rendered
+from thano_assets.sql.query import Query, Rendered
+from thano_assets.sql.statements import DropExpect, Expect
 
 if TYPE_CHECKING:
     import duckdb

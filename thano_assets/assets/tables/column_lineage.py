@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from thano_assets.catalog import catalog_of
 from thano_assets.catalog.entries import nested_names
 from thano_assets.graph.build import Key
+from thano_assets.sql.query import Query
 from thano_assets.sql.reads import tables_read
-from thano_assets.sql.statements import EncoderQuery, Query
+from thano_assets.sql.statements import EncoderQuery
 
 if TYPE_CHECKING:
     from sqlglot import lineage as sqlglot_lineage

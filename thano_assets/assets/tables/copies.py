@@ -15,7 +15,8 @@ from thano_assets.resources.reading.options import ReadOptions
 from thano_assets.resources.reading.source import RawSource, ReadAgain, Relation, in_types, raw_source
 from thano_assets.resources.warehouse import Column, describe, interrupted, quote
 from thano_assets.results import counted
-from thano_assets.sql.statements import Copy, CreateTableAs, Query, Statement
+from thano_assets.sql.query import Query
+from thano_assets.sql.statements import Copy, CreateTableAs, Statement
 
 if TYPE_CHECKING:
     import duckdb

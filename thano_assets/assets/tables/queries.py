@@ -22,7 +22,8 @@ from thano_assets.resources.warehouse import Column, describe, interrupted, lite
 from thano_assets.sql.canonical import identifier
 from thano_assets.sql.duckdb_errors import in_users_text
 from thano_assets.sql.judge import syntax_tree
-from thano_assets.sql.statements import ListItems, Query, Statement
+from thano_assets.sql.query import Query
+from thano_assets.sql.statements import ListItems, Statement
 from thano_assets.system import scratch_database
 
 if TYPE_CHECKING:
