@@ -174,7 +174,7 @@ class Session:
             except ThanoError as error:
                 placed = _in_callers_text(error, statement)
                 understood = self._understood(error) if isinstance(error, RunFailed) else placed
-                raise understood  # noqa: B904 - the same error, placed anew
+                raise understood  # noqa: B904 - the same error, placed again
             except Exception as error:
                 raise self._understood(error) from error
         result.seconds = time.perf_counter() - started

@@ -34,7 +34,7 @@ _DUCKDB, _DUCKDB_PLACE = b"DUCK", 8
 _REPAIR = "`thano doctor --repair` mends it"
 _AGAIN = f"{_REPAIR}: it is made again when needed."
 _ROWS_LOST = (
-    f"{_REPAIR}: it is put aside, and the next BUILD MODEL keeps its rows anew; versions that were trained "
+    f"{_REPAIR}: it is put aside, and the next BUILD MODEL keeps its rows again; versions that were trained "
     "on these can no longer be rebuilt or checked against them."
 )
 
@@ -113,7 +113,7 @@ def _settings(workspace: Workspace) -> Iterator[Damage]:
     def write_settings() -> str:
         kept = _aside(path)
         path.write_text(SETTINGS_TEXT, encoding="utf-8")
-        return f"{path} was written anew; what stood there is in {kept.name}."
+        return f"{path} was rewritten; what stood there is in {kept.name}."
 
     try:
         read_settings(path)
@@ -149,11 +149,11 @@ def _dagster(workspace: Workspace) -> Iterator[Damage]:
         def write_settings() -> str:
             kept = _aside(settings)
             settings.write_text(dagster_yaml(QueueSettings()), encoding="utf-8")
-            return f"{settings} was written anew; what stood there is in {kept.name}."
+            return f"{settings} was rewritten; what stood there is in {kept.name}."
 
         yield Damage(settings, wrong, f"{_REPAIR}: the settings that Thano writes.", write_settings)
     lost = {
-        home / "history" / "runs.db": "SHOW RUNS begins anew",
+        home / "history" / "runs.db": "SHOW RUNS starts over",
         home / "schedules" / "schedules.db": "the times at which schedules ran are forgotten",
     }
     for path, what in lost.items():

@@ -49,7 +49,7 @@ class Buffers:
 class LayerWeights:
     """A stock layer's parameters, and copies of its matrices in the number format of the products.
 
-    The copies are made anew only when the parameters have changed: once per optimiser step, however many
+    The copies are made again only when the parameters have changed: once per optimiser step, however many
     parts its batch is computed in. A fused optimiser changes parameters without raising their versions, so
     whoever steps must call :meth:`changed`. Query, key and value are one matrix, with the scale of the scores
     in the query's share of it.

@@ -207,7 +207,7 @@ class VectorFile:
             return
         step = max(1, _PIECE_BYTES // max(1, BLOCK * self.size * 4))
         for first in range(0, len(self._starts) - 1, step):
-            # Mapped anew, so that what was read before does not stay in this process's memory.
+            # Mapped again, so that what was read before does not stay in this process's memory.
             with self._mapped() as reader:
                 for place in range(first, min(first + step, len(self._starts) - 1)):
                     yield int(self._starts[place]), _matrix(reader.get_batch(place), self.size)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-# Transformers builds the tokenizers of these classes anew from its own defaults and tokenizer_config.json and
+# Transformers builds the tokenizers of these classes from its own defaults and tokenizer_config.json and
 # takes little more than the vocabulary from tokenizer.json.
 _BUILT_ANEW = frozenset({"BertTokenizer", "BertTokenizerFast", "ElectraTokenizer", "ElectraTokenizerFast"})
 _AS_WRITTEN = frozenset({"PreTrainedTokenizerFast", "TokenizersBackend"})

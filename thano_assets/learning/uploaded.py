@@ -1,4 +1,4 @@
-"""A classifier that was trained elsewhere, taken over: loaded once whole, checked, saved anew."""
+"""A classifier that was trained elsewhere, taken over: loaded once whole, checked, saved again."""
 
 from __future__ import annotations
 

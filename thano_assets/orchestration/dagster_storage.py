@@ -166,7 +166,7 @@ def _empty_run() -> bytes:
 
 
 def index_runs(home: Path) -> int:
-    """Write the index of a Dagster home anew from the event logs of its runs; returns the events indexed.
+    """Write the index of a Dagster home again from the event logs of its runs; returns the events indexed.
 
     Dagster keeps the events of each run in a file of its own and mirrors in ``index.db`` those of assets and
     checks, and those that end a run (:meth:`SqliteEventLogStorage.store_event`). The index must not be there.

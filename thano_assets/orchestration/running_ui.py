@@ -1,4 +1,4 @@
-"""A running ``thano ui``: where it is, and that it has to load the catalog anew."""
+"""A running ``thano ui``: where it is, and that it has to load the catalog again."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def _task(ref: ModelRef, bound: Bound, runtime: Runtime) -> str | None:
 
 
 def _planned(ref: ModelRef, bound: Bound) -> Statement | None:
-    """The statement that makes the model anew before it is asked."""
+    """The statement that makes the model again before it is asked."""
     key = bound.graph.model_key(ref.name)
     if key is None or key not in bound.targets or ref.version is not None or ref.alias:
         return None

@@ -1,7 +1,7 @@
 """Scripts: statements one after the other, planned together before the first one runs.
 
 A second run of a script does only what is out of date. The order of its statements counts all the
-same: a table that is loaded, read, loaded anew and read again has two contents in turn, and each
+same: a table that is loaded, read, loaded again and read again has two contents in turn, and each
 reader is compared with the one that it reads. A statement whose result is replaced by a later one
 runs only if a reader in between has to, and then so does everything that writes the name after it.
 """
@@ -263,7 +263,7 @@ class ScriptPlanner:
     def _repeated_append(self, statement: Statement) -> Entry | None:
         """The table's entry as it is, where it holds this very COPY … append already.
 
-        Running a script again does not append the same file again; a changed file is loaded anew.
+        Running a script again does not append the same file again; a changed file is loaded again.
         """
         if not isinstance(statement, Copy) or statement.mode != "append":
             return None

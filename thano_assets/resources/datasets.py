@@ -246,7 +246,7 @@ def ensure(workspace: Workspace, size: str = "tutorial", overwrite: bool = False
             what = "with rows of its own" if present == "other" else f"in size '{present}'"
             raise NameExists(
                 f"{NAME} is there {what}.",
-                hint=f"OPTIONS (size='{size}', overwrite=True) writes it anew.",
+                hint=f"OPTIONS (size='{size}', overwrite=True) writes it again.",
             )
         if overwrite or not all(path.exists() for path in paths):
             for path, rows in zip(paths, _split(size), strict=True):

@@ -19,7 +19,7 @@ _HEADERS = 3 * 4096
 def mark(database: Path) -> str:
     """What stands for all writes of others: stays the same through our writes, and changes with theirs.
 
-    Where nothing was noted yet it begins anew. Call it while none of us may write.
+    Where nothing was noted yet it starts over. Call it while none of us may write.
     """
     now = _state(database)
     with suppress(OSError, ValueError, KeyError):

@@ -1,6 +1,6 @@
 """The generated parts of ``docs/language.md``: the forms of the statements and the tables of their options.
 
-``python -m thano_assets.sql.reference docs/language.md`` writes them anew between their marks; a test
+``python -m thano_assets.sql.reference docs/language.md`` writes them again between their marks; a test
 compares them with what stands there.
 """
 
@@ -31,7 +31,7 @@ def statement_section(kind: str) -> str:
 
 
 def with_sections(document: str) -> str:
-    """``document`` with the text between each ``<!-- begin KIND -->`` and ``<!-- end KIND -->`` made anew.
+    """``document`` with the text between each ``<!-- begin KIND -->`` and ``<!-- end KIND -->`` made again.
 
     Raises:
         KeyError: a mark names a kind of statement that does not exist.

@@ -173,7 +173,7 @@ class Gate:
             if found is None:
                 raise UnknownModel(
                     f"Model {challenger.name} was deleted while its version {challenger.version} was made.",
-                    hint="Run the statement again to build it anew.",
+                    hint="Run the statement again to build it again.",
                 )
             if (known := self._known(found)) is not None:
                 return known

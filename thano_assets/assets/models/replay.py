@@ -1,4 +1,4 @@
-"""Replay: a version trained again from what is kept of it, to register it anew or to see that it is equal.
+"""Replay: a version trained again from what is kept of it, to register it again or to see that it is equal.
 
 What is kept: the training rows as a snapshot, the statement with its options and seed, the base model's
 identity and the parent's weights.

@@ -39,7 +39,7 @@ def model_of(version: ModelVersion) -> TableModel:
         except ValueError as error:
             raise WorkspaceError(
                 f"Model {version.name} version {version.version} cannot be loaded: {error}.",
-                hint="BUILD MODEL … OPTIONS (overwrite=True) trains it anew.",
+                hint="BUILD MODEL … OPTIONS (overwrite=True) trains it again.",
             ) from error
 
     return _loaded.get(TableModel, version.path, load)

@@ -162,7 +162,7 @@ def _fit(
         if ours is None:
             raise DataFileError(
                 f"The rows do not fit the table {table}: it has no column {column.name}.",
-                hint="Appended rows need the same columns; OPTIONS (if_exists='replace') starts anew.",
+                hint="Appended rows need the same columns; OPTIONS (if_exists='replace') starts over.",
             )
         if ours.type == column.type or column.type == '"NULL"':
             continue
@@ -175,7 +175,7 @@ def _fit(
             raise DataFileError(
                 f"The rows do not fit the table {table}: column {column.name} is {column.type}, "
                 f"and there {ours.type}.",
-                hint="Appended rows need the same columns; OPTIONS (if_exists='replace') starts anew.",
+                hint="Appended rows need the same columns; OPTIONS (if_exists='replace') starts over.",
             )
         if wider == ours.type and wider != "VARCHAR":
             continue

@@ -105,7 +105,7 @@ def typed(
 
 
 class Respelled(Exception):  # noqa: N818 - a second try, not an error that is told
-    """Columns whose values must be read as they are written, and why; DuckDB's reader spells numbers anew."""
+    """Columns whose values must be read as they are written, and why; DuckDB's reader changes numbers."""
 
     def __init__(self, columns: Mapping[str, str]) -> None:
         super().__init__(", ".join(columns))
