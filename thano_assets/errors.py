@@ -114,6 +114,12 @@ class SyntaxProblem(ThanoError):  # noqa: N818 - SyntaxError is Python's own
     default_code = "syntax"
 
 
+class UnknownVariable(ThanoError):  # noqa: N818
+    """A variable of a statement that has no value."""
+
+    default_code = "unknown-variable"
+
+
 class UnsupportedStatement(ThanoError):  # noqa: N818
     """A statement that is understood, and that this engine does not serve."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from thano_assets import progress as progress_module
 from thano_assets.assets.listings import listing
@@ -59,6 +59,7 @@ from thano_assets.sql.statements import (
     ShowVersions,
     Statement,
 )
+from thano_assets.sql.variables import with_values
 from thano_assets.system import no_space
 
 if TYPE_CHECKING:
@@ -126,24 +127,28 @@ class Session:
 
     # -- what a person calls -------------------------------------------------------------------
 
-    def execute(self, text: str) -> Result:
+    def execute(self, text: str, values: Mapping[str, Any] | None = None) -> Result:
         """Run every statement of ``text`` in order; returns the last one's result.
+
+        Args:
+            text: Statements; ``$name`` in them stands for a value.
+            values: The values, by name.
 
         Raises:
             ThanoError: a sentence about the text. Syntax and options of the whole text are checked
                 before its first statement runs; nothing is half done after an error.
         """
         result = Result("EMPTY", text)
-        for result in self.run(text):  # noqa: B007 - the last one is the answer
+        for result in self.run(text, values):  # noqa: B007 - the last one is the answer
             pass
         return result
 
-    def run(self, text: str) -> Iterator[Result]:
+    def run(self, text: str, values: Mapping[str, Any] | None = None) -> Iterator[Result]:
         """Run the statements of ``text`` one by one, giving each one's result as it comes."""
-        for statement in self.parse(text):
+        for statement in self.parse(text, values):
             yield self.execute_statement(statement)
 
-    def parse(self, text: str) -> list[Statement]:
+    def parse(self, text: str, values: Mapping[str, Any] | None = None) -> list[Statement]:
         """The statements of ``text``, checked as far as they can be without the workspace.
 
         Raises:
@@ -155,7 +160,7 @@ class Session:
                 f"The text has {len(text):,} characters, and at most {longest:,} are read at once.",
                 hint="Give it in parts, or raise max_length under [statements] in thano.toml.",
             )
-        statements = parse(text)
+        statements = parse(with_values(text, values or {}))
         for statement in statements:
             check_served(statement)
             check_files(statement, self.workspace)
@@ -249,9 +254,9 @@ class Session:
         with progress_module.reporting_to(self.progress):
             return everything(*self._there)
 
-    def plan(self, text: str) -> Result:
+    def plan(self, text: str, values: Mapping[str, Any] | None = None) -> Result:
         """What ``thano run`` of ``text`` would materialize, a row per asset; nothing is run."""
-        return self.plan_statements(self.parse(text), text)
+        return self.plan_statements(self.parse(text, values), text)
 
     def plan_statements(self, statements: Sequence[Statement], text: str) -> Result:
         """The same for statements that :meth:`parse` gave, of several files perhaps."""

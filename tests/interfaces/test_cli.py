@@ -306,6 +306,31 @@ def test_a_plan_lists_changes_and_checks_and_all_lists_the_rest(thano: Thano, tm
     assert [row["estimated_seconds"] for row in rows][:2] == [0.0, 0.0]
 
 
+def test_variables_take_their_values_from_set(thano: Thano, tmp_path: Path) -> None:
+    script = tmp_path / "daily.sql"
+    script.write_text(
+        "CREATE TABLE v AS SELECT i FROM range($n) r(i);\nSELECT $who AS who, count(*) AS n FROM v;\n"
+    )
+    asked = ("run", str(script), "--format", "json", "--set", "n=3")
+    done = thano(*asked, "--set", "who=it's; DROP TABLE v")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[1])["rows"] == [{"who": "it's; DROP TABLE v", "n": 3}]
+    plan = thano("plan", str(script), "--set", "n=3", "--set", "who=x")
+    assert "nothing to do" in plan.stderr
+    plan = thano("plan", str(script), "--set", "n=4", "--set", "who=x", "--format", "json")
+    assert [row["asset"] for row in json.loads(plan.stdout)] == ["tables/v"]
+    done = thano(*asked)
+    assert done.returncode == 1
+    error = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert (error["code"], error["line"], error["column"]) == ("unknown-variable", 2, 8)
+    done = thano(*asked, "--set", "whom=x")
+    assert done.returncode == 2
+    assert "no statement has the variable $whom of --set; it has $n, $who." in done.stderr
+    done = thano("sql", "SELECT $a + $b AS c", "--set", "a=1", "--set", "b")
+    assert done.returncode == 2
+    assert "'b' is not NAME=VALUE" in done.stderr
+
+
 def test_run_gives_a_line_of_json_for_each_statement(thano: Thano, tmp_path: Path) -> None:
     script = tmp_path / "two.sql"
     script.write_text("CREATE TABLE lines AS SELECT 1.5 AS a, NULL AS b;\nSELECT * FROM lines;\n")

@@ -88,6 +88,16 @@ def test_lines_and_names(kernel: Kernel) -> None:
     assert "workspace=PATH" in texts(kernel.run("%thanosql"))
 
 
+def test_variables_of_the_notebook_are_values_of_statements(kernel: Kernel) -> None:
+    kernel.run('import datetime; day, word = datetime.date(2024, 1, 2), "it\'s; DROP TABLE t"')
+    found = result(kernel.run("%%thanosql\nSELECT $day AS day, $word AS word, '$day' AS text"))
+    assert "2024-01-02" in found["text/plain"]
+    assert "it's; DROP TABLE t" in found["text/plain"]
+    assert "$day" in found["text/plain"]
+    (failed,) = [o for o in kernel.run("%thanosql SELECT $dya") if o.output_type == "error"]
+    assert failed.evalue.startswith("There is no variable dya in the notebook. Did you mean day?")
+
+
 def test_several_statements_give_the_last_ones_rows(kernel: Kernel) -> None:
     outputs = kernel.run("%%thanosql\nSELECT 1 AS one; -- a comment\nSELECT 2 AS two;\n")
     assert "two" in result(outputs)["text/plain"]

@@ -7,10 +7,10 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -82,10 +82,10 @@ class Script:
         names_a_file = target == "-" or looks_like_a_path or _is_file(target)
         return cls.read(target) if names_a_file else cls("", target)
 
-    def statements(self, session: Session) -> list[Statement]:
+    def statements(self, session: Session, values: Mapping[str, Any] | None = None) -> list[Statement]:
         """The statements of the text, checked; an error in one names the file."""
         with self.named_in_errors():
-            return session.parse(self.text)
+            return session.parse(self.text, values)
 
     @contextlib.contextmanager
     def named_in_errors(self) -> Iterator[None]:
@@ -185,8 +185,10 @@ class Runner:
         self.console = terminal.console
         self.max_rows = max_rows
 
-    def run(self, scripts: Sequence[Script], *, force: bool = False) -> None:
-        """Run what is out of date, or everything with ``force``.
+    def run(
+        self, scripts: Sequence[Script], values: Mapping[str, Any] | None = None, *, force: bool = False
+    ) -> None:
+        """Run what is out of date, or everything with ``force``; ``values`` are those of variables.
 
         Raises:
             ThanoError: the first one, after saying where it happened.
@@ -195,7 +197,7 @@ class Runner:
 
         from thano_assets.interfaces.render import count, duration
 
-        parsed = [(script, script.statements(self.session)) for script in scripts]
+        parsed = [(script, script.statements(self.session, values)) for script in scripts]
         work = [(script, statement) for script, statements in parsed for statement in statements]
         if not work:
             click.echo(

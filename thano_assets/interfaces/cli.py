@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,9 +20,11 @@ from thano_assets.interfaces.batch import JsonLines, Runner, Script, Terminal, c
 from thano_assets.interfaces.command_group import (
     Group,
     Settings,
+    check_values,
     common_options,
     open_session,
     pass_settings,
+    read_values,
 )
 from thano_assets.interfaces.formats import BINARY_FORMATS, DATA_FORMATS, format_of
 from thano_assets.stopping import stoppable
@@ -109,10 +111,24 @@ Examples:
     help="json gives one line for each statement: what it did, its first rows, its warnings, its seconds.",
 )
 @click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=read_values,
+    help="A value for $NAME in the statements; a number, true, false, null, or else a text.",
+)
 @common_options
 @pass_settings
 def run(
-    settings: Settings, files: tuple[str, ...], force: bool, max_rows: int, format_: str, wide: bool
+    settings: Settings,
+    files: tuple[str, ...],
+    force: bool,
+    max_rows: int,
+    format_: str,
+    wide: bool,
+    values: dict[str, Any],
 ) -> None:
     """Run the statements of files in order, and of each only what is out of date (see `thano plan`).
 
@@ -121,9 +137,10 @@ def run(
     """
     settings.errors_as_json = format_ == "json"
     scripts = [Script.read(name) for name in files]
+    check_values(values, *(script.text for script in scripts))
     terminal: Terminal = JsonLines() if format_ == "json" else Terminal(wide=wide)
     with stoppable(), open_session(settings, terminal) as session:
-        Runner(session, terminal, max_rows=max_rows or None).run(scripts, force=force)
+        Runner(session, terminal, max_rows=max_rows or None).run(scripts, values, force=force)
 
 
 @cli.command(
@@ -153,10 +170,24 @@ Examples:
     help=f"At most so many rows; 0 means all [default: {TABLE_ROWS} in a table, all elsewhere].",
 )
 @click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=read_values,
+    help="A value for $NAME in the statements; a number, true, false, null, or else a text.",
+)
 @common_options
 @pass_settings
 def sql(
-    settings: Settings, text: str, format_: str | None, output: str | None, max_rows: int | None, wide: bool
+    settings: Settings,
+    text: str,
+    format_: str | None,
+    output: str | None,
+    max_rows: int | None,
+    wide: bool,
+    values: dict[str, Any],
 ) -> None:
     """Run statements given as text and print the rows; `-` reads them from standard input."""
     format_ = format_ or (format_of(output) if output else "table")
@@ -166,14 +197,15 @@ def sql(
         raise click.UsageError(f"the folder of {output} does not exist; make it first.")
     settings.errors_as_json = format_ == "json"
     statements = Script.read("-").text if text == "-" else text
+    check_values(values, statements)
     terminal = Terminal(wide=wide)
     with stoppable(), open_session(settings, terminal) as session:
         if format_ == "table" and output is None:
-            for result in session.run(statements):
+            for result in session.run(statements, values):
                 terminal.show(result, TABLE_ROWS if max_rows is None else max_rows or None)
             return
         last: Result | None = None
-        for last in session.run(statements):
+        for last in session.run(statements, values):
             terminal.say(last)
     if last is None:
         return
@@ -200,15 +232,31 @@ Examples:
 )
 @click.option("--all", "everything", is_flag=True, help="Also list the assets that are up to date.")
 @click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=read_values,
+    help="A value for $NAME in the statements; a number, true, false, null, or else a text.",
+)
 @common_options
 @pass_settings
-def plan(settings: Settings, targets: tuple[str, ...], format_: str, everything: bool, wide: bool) -> None:
+def plan(
+    settings: Settings,
+    targets: tuple[str, ...],
+    format_: str,
+    everything: bool,
+    wide: bool,
+    values: dict[str, Any],
+) -> None:
     """Show what `thano run` would do, asset by asset and why, without doing it."""
     settings.errors_as_json = format_ == "json"
     scripts = [Script.of(target) for target in targets]
+    check_values(values, *(script.text for script in scripts))
     terminal = Terminal(wide=wide)
     with stoppable(), open_session(settings, terminal) as session:
-        statements = [one for script in scripts for one in script.statements(session)]
+        statements = [one for script in scripts for one in script.statements(session, values)]
         with scripts[0].named_in_errors() if len(scripts) == 1 else contextlib.nullcontext():
             result = session.plan_statements(statements, "\n".join(script.text for script in scripts))
     if not everything:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -118,6 +119,30 @@ def _environment_given(ctx: click.Context, _param: click.Parameter, value: str |
 def _verbose_given(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         ctx.ensure_object(Settings).verbose = True
+
+
+def read_values(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    """The values of ``--set NAME=VALUE``, by name."""
+    from thano_assets.sql.variables import read_value
+
+    values = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not re.fullmatch(r"\w+", name):
+            raise click.BadParameter(f"'{one}' is not NAME=VALUE, such as cutoff=2024-01-01.")
+        values[name] = read_value(value)
+    return values
+
+
+def check_values(values: Mapping[str, Any], *texts: str) -> None:
+    """Refuse values that no statement uses: their names are misspelt, perhaps."""
+    from thano_assets.sql.variables import names_in
+
+    used = {name for text in texts for name in names_in(text)} if values else set()
+    for name in values:
+        if name not in used:
+            there = f"; it has {', '.join(f'${one}' for one in sorted(used))}" if used else ""
+            raise click.UsageError(f"no statement has the variable ${name} of --set{there}.")
 
 
 def common_options(command: Any) -> Any:

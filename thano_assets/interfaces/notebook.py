@@ -25,6 +25,7 @@ from thano_assets.interfaces.formats import weighted_words, words_text
 from thano_assets.interfaces.render import Meter, RichProgress, duration
 from thano_assets.progress import Progress, Task
 from thano_assets.sql.lexer import PARAMETER, tokenize
+from thano_assets.sql.variables import names_in
 from thano_assets.stopping import stoppable, was_stopped
 from thano_assets.system import scratch_file
 
@@ -210,7 +211,8 @@ class ThanoMagics(Magics):
         progress = self._progress.cell = progress_for(self.shell)
         last = None
         with progress.shown():
-            for last in self.session().run(text):
+            values = {name: self._variable(name) for name in names_in(text)}
+            for last in self.session().run(text, values):
                 for warning in last.warnings:
                     progress.warning(warning)
                 if last.summary:
