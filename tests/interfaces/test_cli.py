@@ -306,6 +306,27 @@ def test_a_plan_lists_changes_and_checks_and_all_lists_the_rest(thano: Thano, tm
     assert [row["estimated_seconds"] for row in rows][:2] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_commands_and_options_are_completed(shell: str) -> None:
+    def completed(words: str, place: int) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", "from thano_assets.interfaces.cli import main; main()"],
+            env={
+                **os.environ,
+                "_THANO_COMPLETE": f"{shell}_complete",
+                "COMP_WORDS": words,
+                "COMP_CWORD": words.split(" ")[-1] if shell == "fish" else str(place),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout
+
+    assert "sql" in completed("thano s", 1)
+    assert "--force" in completed("thano run --fo", 2)
+
+
 def test_variables_take_their_values_from_set(thano: Thano, tmp_path: Path) -> None:
     script = tmp_path / "daily.sql"
     script.write_text(
