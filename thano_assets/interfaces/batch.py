@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from thano_assets.session import Result, Session
     from thano_assets.sql import Statement
 
+#: Rows of a result that a terminal shows, unless it is told another number.
+TABLE_ROWS = 40
 #: Columns of a kind of result that are sentences: shown whole.
 WRAPPED = {
     "PLAN": ("reason",),

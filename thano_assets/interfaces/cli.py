@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from thano_assets import __version__
-from thano_assets.interfaces.batch import JsonLines, Runner, Script, Terminal, changes, deliver
+from thano_assets.interfaces.batch import TABLE_ROWS, JsonLines, Runner, Script, Terminal, changes, deliver
 from thano_assets.interfaces.command_group import (
     Group,
     Settings,
@@ -32,8 +32,6 @@ from thano_assets.stopping import stoppable
 if TYPE_CHECKING:
     from thano_assets.session import Result
 
-#: Rows of a result that a table shows unless told otherwise.
-TABLE_ROWS = 40
 RUN_ROWS = 10
 
 
@@ -267,6 +265,30 @@ def plan(
         terminal.say(result)
         if result.table is not None:
             deliver(result.table, format_, None)
+
+
+@cli.command(
+    short_help="Type statements at a prompt.",
+    epilog="""\b
+Examples:
+  thano shell
+  thano --env trial shell""",
+)
+@click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
+@common_options
+@pass_settings
+def shell(settings: Settings, wide: bool) -> None:
+    """Type statements at a prompt with history, completion (Tab) and colours; `\\?` there lists commands.
+
+    For statements from a file or a pipe there is `thano run`.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError("the shell reads from a terminal; `thano run -` reads statements from a pipe.")
+    from thano_assets.interfaces.shell import Shell
+
+    terminal = Terminal(wide=wide)
+    with open_session(settings, terminal) as session:
+        Shell(session, terminal).run()
 
 
 @cli.command(
