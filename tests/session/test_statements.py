@@ -426,6 +426,8 @@ def test_results_without_a_name_do_not_pile_up(reviews: Session, told: Recorder)
     session.execute(f"CREATE TABLE named AS {ask.format(2)}")
     session.execute(f"CREATE TABLE reader AS SELECT * FROM {read}")
     session.execute(f"EXPECT count(*) = 2 ON {expected}")
+    nesting = f"CREATE TABLE nesting AS SELECT count(*) AS n FROM ( -- asked within\n {ask.format(9)})"
+    session.execute(nesting)
     told.messages.clear()
     shown = [session.execute(ask.format(n)) for n in range(3, 6)]
     session.execute(f"SELECT count(*) AS n FROM ({ask.format(6)})")
@@ -436,7 +438,9 @@ def test_results_without_a_name_do_not_pile_up(reviews: Session, told: Recorder)
     there = set(column(session.execute("LIST TABLE"), "table_name"))
     assert {read, expected, "named", "reader"} <= there
     assert [one.kept_as in there for one in shown] == [False, False, True]
-    assert len(there) == len({"reviews", read, expected, "named", "reader"}) + 2
+    nested = 1
+    assert len(there) == len({"reviews", read, expected, "named", "reader", "nesting"}) + nested + 2
+    assert session.plan(nesting).summary == "nothing to do"
     keys = {key.to_user_string() for key in session._open_runner().instance.get_asset_keys()}
     assert [f"predictions/{one.kept_as}" in keys for one in shown] == [False, False, True]
     # asked once more, its answer is one that the model has given already

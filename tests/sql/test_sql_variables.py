@@ -11,7 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from thano_assets.errors import InvalidOption, UnknownVariable
+from thano_assets.errors import InvalidOption, SyntaxProblem, UnknownVariable
 from thano_assets.sql import parse
 from thano_assets.sql.variables import literal_text, names_in, read_value, with_values
 
@@ -61,6 +61,31 @@ def test_only_variables_are_replaced() -> None:
     text = "SELECT '$a', \"$a\", $$ $a $$, $a -- $a\n, $b /* $b */"
     assert names_in(text) == ["a", "b"]
     assert with_values(text, {"a": 1, "b": "x"}) == "SELECT '$a', \"$a\", $$ $a $$, 1 -- $a\n, 'x' /* $b */"
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "found"),
+    [
+        ("SELECT 5-$v", -3, 8),
+        ("SELECT -$v", -3, 3),
+        ("SELECT 2*$v+1", -3, -5),
+        ("SELECT $v::VARCHAR", -3, "-3"),
+        ("SELECT $v.upper()", "a", "A"),
+        ("SELECT $v[2]", [1, 2], 2),
+        ("SELECT 'a'||$v||'b'", "'", "a'b"),
+        ("SELECT CASE WHEN 1=$v THEN 1 END", 1, 1),
+        ("SELECT 7--$v\n", -3, 7),
+    ],
+)
+def test_a_value_forms_a_token_with_nothing_beside_it(text: str, value: Any, found: Any) -> None:
+    assert duckdb.sql(with_values(text, {"v": value})).fetchall() == [(found,)]
+
+
+@pytest.mark.parametrize("text", ["SELECT 'a'$v", "SELECT $v'a'", "SELECT 5$v"])
+def test_what_is_no_expression_does_not_become_one(text: str) -> None:
+    for value in ("b", 3):
+        with pytest.raises((duckdb.Error, SyntaxProblem)):
+            duckdb.sql(with_values(text, {"v": value}) + " + 1")
 
 
 def test_values_stand_in_options_and_paths_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,16 @@ from thano_assets.errors import UnknownModel, UnknownTable, did_you_mean
 from thano_assets.graph import Graph, NodeKind
 from thano_assets.resources.workspace import DROPPED
 from thano_assets.results import Result, counted
-from thano_assets.sql.statements import DeleteModel, DropTable
+from thano_assets.sql.statements import MODEL_QUERIES, DeleteModel, DropTable
 from thano_assets.system import is_abandoned, scratch_file
 
 if TYPE_CHECKING:
     from thano_assets.orchestration.runner import Runner
+
+
+_FIRST_WORDS = "|".join(sorted({kind.split()[0] for kind in MODEL_QUERIES}))
+# Where a statement may stand in a query: after a parenthesis, and perhaps comments.
+_NESTED = re.compile(rf"(?is)\((?:\s|--[^\n]*\n|/\*.*?\*/)*(?:{_FIRST_WORDS})\b")
 
 
 def drop_table(
@@ -68,10 +74,19 @@ def drop_unnamed(runtime: Runtime, runner: Callable[[], Runner], catalog: Catalo
     """
     keep = runtime.workspace.settings.statements.unnamed_results
     own = Catalog(runtime.workspace.statements)
-    if sum(bool(AUTOMATIC.search(name)) for name in own.names()) <= keep:
+    relations = [kind for kind in EntryKind if kind.is_relation]
+    if sum(bool(AUTOMATIC.search(name)) for name in own.names(*relations)) <= keep:
         return 0
-    graph = Graph(catalog.entries())
-    unnamed = [entry for entry in own.entries() if entry.is_unnamed and not _is_needed(entry, graph, catalog)]
+    entries = catalog.entries()
+    unnamed = [entry for entry in own.entries() if entry.is_unnamed]
+    names = [entry.name.casefold() for entry in unnamed]
+    # Most of a large catalog has nothing to do with them, and need not be parsed to see that.
+    graph = Graph(
+        one
+        for one in entries
+        if _NESTED.search(one.text) or any(name in one.text.casefold() for name in names)
+    )
+    unnamed = [entry for entry in unnamed if not _is_needed(entry, graph, catalog)]
     dropped = 0
     for entry in sorted(unnamed, key=own.written)[: max(0, len(unnamed) - keep)]:
         seen = own.written(entry)

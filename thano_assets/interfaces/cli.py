@@ -35,6 +35,19 @@ if TYPE_CHECKING:
 RUN_ROWS = 10
 
 
+_wide = click.option(
+    "--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is."
+)
+_values = click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=read_values,
+    help="A value for $NAME in the statements; a number, true, false, null, or else a text.",
+)
+
+
 @click.group(
     cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -108,15 +121,8 @@ Examples:
     show_default=True,
     help="json gives one line for each statement: what it did, its first rows, its warnings, its seconds.",
 )
-@click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
-@click.option(
-    "--set",
-    "values",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=read_values,
-    help="A value for $NAME in the statements; a number, true, false, null, or else a text.",
-)
+@_wide
+@_values
 @common_options
 @pass_settings
 def run(
@@ -167,15 +173,8 @@ Examples:
     metavar="N",
     help=f"At most so many rows; 0 means all [default: {TABLE_ROWS} in a table, all elsewhere].",
 )
-@click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
-@click.option(
-    "--set",
-    "values",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=read_values,
-    help="A value for $NAME in the statements; a number, true, false, null, or else a text.",
-)
+@_wide
+@_values
 @common_options
 @pass_settings
 def sql(
@@ -229,15 +228,8 @@ Examples:
     "--format", "format_", type=click.Choice(["table", *DATA_FORMATS[:3]]), default="table", show_default=True
 )
 @click.option("--all", "everything", is_flag=True, help="Also list the assets that are up to date.")
-@click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
-@click.option(
-    "--set",
-    "values",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=read_values,
-    help="A value for $NAME in the statements; a number, true, false, null, or else a text.",
-)
+@_wide
+@_values
 @common_options
 @pass_settings
 def plan(
@@ -274,7 +266,7 @@ Examples:
   thano shell
   thano --env trial shell""",
 )
-@click.option("--wide", is_flag=True, help="Show all columns of a table uncut, however wide the terminal is.")
+@_wide
 @common_options
 @pass_settings
 def shell(settings: Settings, wide: bool) -> None:

@@ -199,9 +199,12 @@ class Shell:
         except ThanoError as error:
             show_error(error, console_for(sys.stderr))
         except BaseException as error:
-            if not was_stopped(error):
+            if was_stopped(error):
+                click.echo("Stopped. Nothing is left half done.", err=True)
+            elif isinstance(error, Exception):
+                click.echo(f"error: unexpected {type(error).__name__}: {error}", err=True)
+            else:
                 raise
-            click.echo("Stopped. Nothing is left half done.", err=True)
 
     def _prompter(self) -> Callable[[], str]:
         keys = KeyBindings()

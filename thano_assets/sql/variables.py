@@ -51,9 +51,18 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
             raise InvalidOption(f"The variable ${name} is {error}.").at(
                 text, token.start, len(token.text)
             ) from None
-        parts += [text[position : token.start], literal]
+        parts += [text[position : token.start], _apart(literal, text[: token.start], text[token.end :])]
         position = token.end
     return "".join([*parts, text[position:]])
+
+
+def _apart(literal: str, before: str, after: str) -> str:
+    """A literal that forms one token with nothing beside it: ``5-$n`` with -3 must not begin a comment."""
+    if after.startswith(("::", ".", "[")):  # a cast binds tighter than the sign of a number
+        literal = f"({literal})"
+    left = "" if not before or before[-1] in " \t\r\n(,=[{:;" else " "
+    right = "" if not after or after[0] in " \t\r\n),]}:;.[" else " "
+    return f"{left}{literal}{right}"
 
 
 def literal_text(value: Any) -> str:
