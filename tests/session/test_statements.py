@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import os
+import time
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from tests.session.conftest import Recorder, write_rows
+from thano_assets.commands import removal
 from thano_assets.errors import ThanoError
 from thano_assets.session import Session
 
@@ -417,7 +420,13 @@ def test_mlflow_shows_what_a_version_scored(reviews: Session) -> None:
     assert {one.dataset.name for one in run.inputs.dataset_inputs} == {"training set of m", "evaluation of m"}
 
 
-def test_results_without_a_name_do_not_pile_up(reviews: Session, told: Recorder) -> None:
+def _written(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def test_results_without_a_name_do_not_pile_up(
+    reviews: Session, told: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reviews.workspace.settings_path.write_text("[statements]\nunnamed_results = 2\n")
     session = Session(reviews.workspace.root, progress=told)
     session.execute(f"BUILD MODEL m USING ElectraEn OPTIONS ({OPTIONS}) AS SELECT * FROM reviews")
@@ -428,6 +437,13 @@ def test_results_without_a_name_do_not_pile_up(reviews: Session, told: Recorder)
     session.execute(f"EXPECT count(*) = 2 ON {expected}")
     nesting = f"CREATE TABLE nesting AS SELECT count(*) AS n FROM ( -- asked within\n {ask.format(9)})"
     session.execute(nesting)
+    told.messages.clear()
+    session.execute(ask.format(3))
+    assert not [text for text in told.messages if "Dropped" in text]  # somebody may be reading them
+    files = sorted((session.workspace.statements / "predictions").glob("predict_*.sql"), key=_written)
+    for age, file in enumerate(reversed(files)):
+        os.utime(file, (time.time() - 3600 - age,) * 2)
+    monkeypatch.setattr(removal, "_READ_SECONDS", 0.0)
     told.messages.clear()
     shown = [session.execute(ask.format(n)) for n in range(3, 6)]
     session.execute(f"SELECT count(*) AS n FROM ({ask.format(6)})")

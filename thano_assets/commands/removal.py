@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from thano_assets.orchestration.runner import Runner
 
 
+#: Seconds in which whoever asked has read the rows of a result without a name.
+_READ_SECONDS = 600.0
 _FIRST_WORDS = "|".join(sorted({kind.split()[0] for kind in MODEL_QUERIES}))
 # Where a statement may stand in a query: after a parenthesis, and perhaps comments.
 _NESTED = re.compile(rf"(?is)\((?:\s|--[^\n]*\n|/\*.*?\*/)*(?:{_FIRST_WORDS})\b")
@@ -62,7 +65,7 @@ def drop_unnamed(runtime: Runtime, runner: Callable[[], Runner], catalog: Catalo
     """Drop the oldest results that nobody named, beyond ``[statements] unnamed_results`` of ``thano.toml``.
 
     Those stay that another statement reads, that are expected to be something, or that a schedule or a watch
-    makes again.
+    makes again; and those of the last minutes, whose rows somebody may still be reading.
 
     Args:
         runtime: The workspace's resources.
@@ -90,6 +93,8 @@ def drop_unnamed(runtime: Runtime, runner: Callable[[], Runner], catalog: Catalo
     dropped = 0
     for entry in sorted(unnamed, key=own.written)[: max(0, len(unnamed) - keep)]:
         seen = own.written(entry)
+        if time.time() - seen < _READ_SECONDS:
+            continue
         with runtime.workspace.table_lock(entry.name):
             if own.written(entry) == seen:  # not asked again meanwhile
                 _drop(entry.name, entry, Result("", ""), runtime, runner, catalog)
