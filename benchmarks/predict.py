@@ -3,9 +3,11 @@
     python benchmarks/predict.py                                        # 1,000 reviews of natural length
     python benchmarks/predict.py --texts test.parquet --rows 5000       # a column review, sentiment or label
     python benchmarks/predict.py --texts test.parquet --characters 80   # short texts
+    python benchmarks/predict.py --model random-electra-base --peer-bf16  # another folder; on a GPU
 
 Both read the same folder, the pre-built ELECTRA classifier of seven layers: 256 tokens from the beginning
-of a text. The pipeline gets ``batch_size=32, truncation=True, max_length=256`` and computes in float32. Sides
+of a text. The pipeline gets ``batch_size=32, truncation=True, max_length=256`` and computes in
+float32 (``--peer-bf16``: bfloat16). Sides
 take turns, so that other work on the machine slows both; the first pair warms up with few texts. Seconds are
 of the clock and of the processor.
 
@@ -23,6 +25,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import statistics
 import tempfile
 import time
@@ -62,11 +65,14 @@ def rows_of(path: Path | None, count: int) -> tuple[list[str], list[str]]:
     return [distinct[row][0] for row in order], [distinct[row][1] for row in order]
 
 
-def model_folder(folder: Path) -> Path:
-    """The pre-built classifier, told to read the beginning of a text as the pipeline does."""
+def model_folder(folder: Path, given: Path | None) -> Path:
+    """The pre-built classifier or another, told to read the beginning of a text as the pipeline does."""
     from thano_assets.resources import prebuilt
 
-    prebuilt.materialize(folder)
+    if given is None:
+        prebuilt.materialize(folder)
+    else:
+        shutil.copytree(given, folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["thano_text"] = {"max_length": MAX_LENGTH, "head_share": 1.0}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -86,15 +92,18 @@ def operations(config: Any, lengths: np.ndarray) -> tuple[float, float]:
     return 2 * layers * layer, 2 * ((layers - 1) * layer + last)
 
 
-def matrix_rate(dtype: Any) -> float:
+def matrix_rate(dtype: Any, place: Any) -> float:
     """Operations per second of a product of two square matrices; the median of 20."""
     import torch
 
-    left, right = (torch.randn(SIDE, SIDE).to(dtype) for _ in range(2))
+    left, right = (torch.randn(SIDE, SIDE).to(place, dtype) for _ in range(2))
+    wait = torch.cuda.synchronize if place.type == "cuda" else (lambda: None)
     seconds = []
     for _ in range(23):
+        wait()
         started = time.perf_counter()
         left @ right
+        wait()
         seconds.append(time.perf_counter() - started)
     return 2 * SIDE**3 / statistics.median(seconds[3:])
 
@@ -117,10 +126,13 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--characters", type=int, help="cut the texts to so many characters")
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--model", type=Path, help="a folder in the place of the pre-built classifier")
+    parser.add_argument("--peer-bf16", action="store_true", help="have the pipeline compute in bfloat16")
     asked = parser.parse_args()
     import torch
     from transformers import pipeline
 
+    from thano_assets.learning.device import device
     from thano_assets.learning.predict import Predictor
 
     libraries = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers")]
@@ -132,9 +144,10 @@ def main() -> None:
     texts, labels = rows_of(asked.texts, asked.rows)
     texts = [text[: asked.characters] for text in texts]
     with tempfile.TemporaryDirectory(prefix="thano-") as name:
-        folder = model_folder(Path(name) / "model")
+        folder = model_folder(Path(name) / "model", asked.model)
         ours = Predictor.load(folder)
-        peer = pipeline("text-classification", model=str(folder), batch_size=32)
+        theirs_in = torch.bfloat16 if asked.peer_bf16 else torch.float32
+        peer = pipeline("text-classification", model=str(folder), batch_size=32, dtype=theirs_in)
         lengths = ours._encoder.encode(texts).lengths
         print(
             f"{len(texts):,} texts, mean {lengths.mean():.0f} tokens of at most {MAX_LENGTH}; "
@@ -152,7 +165,7 @@ def main() -> None:
         dtype = torch.bfloat16 if ours.precision == "bf16" else torch.float32
         pairs, rates = [], []
         for _ in range(asked.pairs):
-            rates.append(matrix_rate(dtype))
+            rates.append(matrix_rate(dtype, device()))
             pairs.append((timed(lambda: mine(texts)), timed(lambda: theirs(texts))))
     found, exact = pairs[-1][0][0], pairs[-1][1][0]
     for who, side in (("PREDICT", 0), ("pipeline", 1)):

@@ -2,11 +2,13 @@
 
     python benchmarks/train.py --train train.parquet --test test.parquet   # 2,000 rows, seeds 42 1 2
     python benchmarks/train.py --rows 128 --test-rows 200 --seeds 42       # a look, on the tutorial's rows
+    python benchmarks/train.py --base random-electra-base --peer-bf16      # a folder; on a GPU
 
 Both start from the same folder, see the same rows, epochs and batch size, cut texts at the same number of
 tokens and compute on the same threads. ``Trainer`` gets ``TrainingArguments`` at its defaults: dropout as the
-model's configuration has it, batches at random, as wide as their longest text, fp32. The side that begins
-alternates from seed to seed. The files have columns review or text, and sentiment or label.
+model's configuration has it, batches at random, as wide as their longest text, fp32 (``--peer-bf16``: bf16).
+The side that begins alternates from seed to seed. The files have columns review or text, and sentiment or
+label.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import importlib.metadata
 import os
 import platform
 import resource
+import shutil
 import statistics
 import tempfile
 import time
@@ -67,14 +70,26 @@ def matrix_rate() -> float:
     """Bfloat16 products of 2048 x 2048 matrices, multiplications and additions a second; the best of nine."""
     import torch
 
-    one, other = (torch.randn(2048, 2048).to(torch.bfloat16) for _ in range(2))
+    from thano_assets.learning.device import device
+
+    one, other = (torch.randn(2048, 2048).to(device(), torch.bfloat16) for _ in range(2))
     torch.mm(one, other)
     seconds = []
     for _ in range(9):
+        finished(device())
         started = time.perf_counter()
         torch.mm(one, other)
+        finished(device())
         seconds.append(time.perf_counter() - started)
     return 2 * 2048**3 / min(seconds)
+
+
+def finished(place: Any) -> None:
+    """Wait for what a GPU has been told to compute."""
+    import torch
+
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
 
 
 def operations(config: Any, lengths: np.ndarray) -> tuple[float, float]:
@@ -174,6 +189,7 @@ def peers(
                 num_train_epochs=asked.epochs,
                 per_device_train_batch_size=asked.batch_size,
                 seed=seed,
+                bf16=asked.peer_bf16,
                 disable_tqdm=True,
             ),
             train_dataset=rows,
@@ -204,7 +220,9 @@ def predicted(model: Any, tokenizer: Any, max_length: int, texts: list[str]) -> 
             return_tensors="pt",
         )
         with torch.inference_mode():
-            for row, place in zip(part, model(**batch).logits.argmax(-1).tolist(), strict=True):
+            for row, place in zip(
+                part, model(**batch.to(model.device)).logits.argmax(-1).tolist(), strict=True
+            ):
                 found[row] = place
     return found
 
@@ -219,11 +237,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 1, 2])
-    parser.add_argument("--base", default="ElectraEn")
+    parser.add_argument("--base", default="ElectraEn", help="a base model's name, or a folder")
+    parser.add_argument("--peer-bf16", action="store_true", help="have Trainer compute in bf16")
     parser.add_argument("--max-length", type=int, help="tokens of a text; as the base's recipe has it")
     parser.add_argument("--only", choices=("ours", "trainer"), help="leave the other out, for a profile")
     asked = parser.parse_args()
-    import torch
     from transformers import AutoConfig, AutoTokenizer
     from transformers.utils import logging
 
@@ -240,7 +258,10 @@ def main() -> None:
     test = rows_of(asked.test, "test", asked.test_rows)
     classes = sorted(set(train.labels))
     with tempfile.TemporaryDirectory(prefix="thano-") as folder:
-        base = base_models.resolve(asked.base, workspace=open_workspace(Path(folder) / "workspace"))
+        workspace = open_workspace(Path(folder) / "workspace")
+        if own := Path(asked.base).is_dir():
+            shutil.copytree(asked.base, workspace.models_cache / "own-base")
+        base = base_models.resolve("own-base" if own else asked.base, quoted=own, workspace=workspace)
         source = base.folder(Progress())
         config, tokenizer = AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
         settings = TrainingSettings(max_length=asked.max_length)
@@ -250,13 +271,20 @@ def main() -> None:
         libraries = [f"{name} {importlib.metadata.version(name)}" for name in names]
         where = device.device()
         print(f"{platform.machine()}, {os.cpu_count()} cores, {', '.join(libraries)}")
-        print(f"{device.describe(where)}, ours in {device.precision(where)}, Trainer in fp32")
+        print(
+            f"{device.describe(where)}, ours in {device.precision(where)}, "
+            f"Trainer in {'bf16' if asked.peer_bf16 else 'fp32'}"
+        )
         print("load average before: {:.2f} {:.2f} {:.2f}".format(*os.getloadavg()))
         print(
             f"{asked.base}: {len(train.texts):,} rows of {lengths.mean():.0f} tokens, at most {max_length}, "
             f"{asked.epochs} epoch(s), batches of {asked.batch_size}; judged on {len(test.texts):,} rows",
             flush=True,
         )
+        if where.type != "cpu":  # kernels are loaded when they are first used
+            few = Texts(train.texts[:320], train.labels[:320])
+            ours(base, few, few, classes, 0, asked)
+            peers(source, max_length, few, few, classes, 0, asked)
         seen: dict[str, list[Taken]] = {"ours": [], "trainer": []}
         rates = [matrix_rate()]
         seen_rows = len(train.texts) * asked.epochs
@@ -302,7 +330,7 @@ def main() -> None:
                 f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)"
             )
     rate = statistics.median(rates)
-    print(f"  bf16 products of 2048 x 2048: {rate / 1e9:.0f} GFLOP/s ({torch.get_num_threads()} threads)")
+    print(f"  bf16 products of 2048 x 2048: {rate / 1e9:.0f} GFLOP/s ({device.describe(where)})")
     whole, computed = operations(config, lengths)
     for side, found in seen.items():
         if found:

@@ -206,6 +206,12 @@ class TrainingStopped(ThanoError):  # noqa: N818
     default_code = "training-stopped"
 
 
+class DeviceMemory(ThanoError):  # noqa: N818
+    """What a model computes with does not fit into a GPU's memory, however little is computed at a time."""
+
+    default_code = "device-memory"
+
+
 class ColumnTypeError(ThanoError):
     """A column whose type does not fit its use."""
 

@@ -312,14 +312,14 @@ def test_settings_are_checked(options: dict[str, object], named: str) -> None:
 def test_a_batch_in_parts_gives_the_same_model(
     place: Place, tiny_electra: Path, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from thano_assets.learning import device, loop
+    from thano_assets.learning import device, device_memory
 
     monkeypatch.setattr(device, "precision", lambda place: "fp32")
     texts, labels = reviews(40, classes=4)
     labels = [label if row % 3 else "c0" for row, label in enumerate(labels)]
     options = {"epochs": 1, "batch_size": 12, "class_weight": "balanced"}
     whole = run(place, tiny_electra, texts, labels, recorded, "whole", **options)
-    monkeypatch.setattr(loop, "token_budget", lambda place: 30)
+    monkeypatch.setattr(device_memory, "token_budget", lambda place: 30)
     parts = run(place, tiny_electra, texts, labels, recorded, "parts", **options)
     first, second = (load_file(result.model_dir / "model.safetensors") for result in (whole, parts))
     assert all(np.allclose(first[name], second[name], atol=1e-4) for name in first)

@@ -14,6 +14,7 @@ import torch
 from ..errors import UnknownModel, WorkspaceError
 from ..progress import SILENT, Progress
 from . import device as places
+from .device_memory import memory_errors
 from .encode import Encoded, Encoder
 from .infer import logits_by_batch
 from .model_cache import ModelCache
@@ -53,7 +54,8 @@ class Answering(ABC):
     @classmethod
     def cached(cls, model_dir: Path) -> Self:
         """As :meth:`load`, but a model used lately in this process is still warm."""
-        found: Self = _loaded(cls).get(cls, model_dir, cls.load)
+        with memory_errors("The model"):
+            found: Self = _loaded(cls).get(cls, model_dir, cls.load)
         return found
 
     def answer_batches(

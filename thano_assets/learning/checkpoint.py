@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +72,23 @@ class Checkpoints:
         return values
 
     def save(
-        self, accelerator: Accelerator, group: ProcessGroup, values: dict[str, Any], *, now: bool = False
+        self,
+        accelerator: Accelerator,
+        group: ProcessGroup,
+        values: Callable[[], dict[str, Any]],
+        *,
+        now: bool = False,
     ) -> None:
-        """Keep the state if enough time has gone by since the last one, or ``now``; all processes call it."""
+        """Keep the state if enough time has gone by since the last one, or ``now``; all processes call it.
+
+        ``values`` gives the loop's own; it is asked where the state is kept, in all processes.
+        """
         if self._folder is None:
             return
         due = now or time.monotonic() - self._last >= self._seconds
         if not group.decided(due):
             return
+        own = values()
         temporary, retired = self._folder / "writing", self._folder / "before"
         if group.leads:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -91,7 +100,7 @@ class Checkpoints:
         if not group.leads:
             return
         (temporary / _STATE).write_text(
-            json.dumps({"identity": self._identity, "values": values}), encoding="utf-8"
+            json.dumps({"identity": self._identity, "values": own}), encoding="utf-8"
         )
         if self._current.is_dir():
             shutil.rmtree(retired, ignore_errors=True)

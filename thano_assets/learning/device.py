@@ -48,8 +48,3 @@ def autocast(place: torch.device, how: str) -> torch.autocast:
 def _cpu_has(question: str) -> bool:
     ask: Any = getattr(torch.cpu, question, None)
     return bool(ask and ask())
-
-
-def token_budget(place: torch.device) -> int:
-    """Padded tokens of one inference batch: what fits a processor's caches, or keeps a GPU busy."""
-    return 4096 if place.type == "cpu" else 65536

@@ -28,6 +28,7 @@ from ..errors import UnsupportedStatement
 from ..progress import SILENT, Progress
 from . import device as places
 from .answering import refuse_nan
+from .device_memory import token_budget
 from .encode import Encoded, numbers_from_padding
 from .infer import batch_tensors
 from .predict import Predictor
@@ -121,9 +122,8 @@ class Explainer(Predictor):
     def load(cls, model_dir: Path, *, precision: str | None = None) -> Self:
         """As :meth:`Predictor.load`, in float32 unless told otherwise."""
         found = super().load(model_dir, precision=precision or "fp32")
-        if found._model.device.type == "cpu":
-            # As in training: the fused kernel's backward pass is slow there.
-            found._model.set_attn_implementation("eager")
+        # The fused kernels' backward passes are slow on a CPU; on a GPU they refuse some lengths of text.
+        found._model.set_attn_implementation("eager")
         found._model.requires_grad_(False)  # what is asked for are gradients of the text
         found._products = places.precision(found._model.device)
         found._takes_shares = found._probe()
@@ -241,7 +241,7 @@ class Explainer(Predictor):
         method = IntegratedGradients(self._log_odds)
         for batch in self._batches(encoded, stretches, POINTS):
             ways = self._ways(encoded, labels, [row for row, _, _ in batch])
-            room = places.token_budget(self._model.device) // ways.mask.shape[1]
+            room = token_budget(self._model.device) // ways.mask.shape[1]
             weights = method.attribute(
                 ways.at([end for _, _, end in batch]),
                 baselines=ways.at([start for _, start, _ in batch]),
@@ -256,7 +256,7 @@ class Explainer(Predictor):
 
     def _batches(self, encoded: Encoded, tasks: Sequence[T], points: int) -> Iterator[list[T]]:
         """Tasks (row first) whose texts are of like length, each asking for so many points at a time."""
-        room = places.token_budget(self._model.device) // points
+        room = token_budget(self._model.device) // points
         order = sorted(tasks, key=lambda one: -len(encoded.ids[one[0]]))
         start = 0
         while start < len(order):

@@ -11,7 +11,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..progress import Progress
-from .device import autocast, token_budget
+from .device import autocast
+from .device_memory import batches_in_memory, token_budget
 from .encode import Encoded, Encoder, budgeted_batches
 from .first_token import FirstTokenEncoder, supported
 from .infer import batch_tensors
@@ -65,15 +66,19 @@ def frozen_features(
     frozen = model.base_model.eval()
     first_token = FirstTokenEncoder(model) if supported(model) else None
     place = next(model.parameters()).device
+
+    def embedded(rows: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
+        with torch.inference_mode(), autocast(place, precision):
+            batch = batch_tensors(encoded, rows, encoder.pad_id, place)
+            if first_token is None:
+                return rows, frozen(**batch)[0][:, 0].float().cpu()
+            return rows, first_token(batch["input_ids"], encoded.lengths[rows].tolist())
+
+    batches = (unknown[chosen] for chosen in budgeted_batches(encoded.lengths[unknown], token_budget(place)))
     with progress.task("Embedding", total=len(unknown)) as task:
-        for chosen in budgeted_batches(encoded.lengths[unknown], token_budget(place)):
-            rows = unknown[chosen]
-            with torch.inference_mode(), autocast(place, precision):
-                batch = batch_tensors(encoded, rows, encoder.pad_id, place)
-                if first_token is None:
-                    found = frozen(**batch)[0][:, 0].float().cpu()
-                else:
-                    found = first_token(batch["input_ids"], encoded.lengths[rows].tolist())
+        for rows, found in batches_in_memory(
+            place, batches, lambda rows: int(encoded.lengths[rows].max()), embedded
+        ):
             features[torch.from_numpy(rows)] = found
             task.advance(len(rows))
     if cache is not None:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 import torch
 
-from .device import token_budget
+from .device_memory import batches_in_memory, token_budget
 from .encode import Encoded, budgeted_batches, packed_batches, padded
 from .threads import in_threads, workers
 
@@ -56,7 +56,8 @@ def logits_by_batch(
         return rows, getattr(found, "logits", found).float().cpu().numpy()
 
     if not getattr(model, "packs", False):
-        yield from map(answered, budgeted_batches(lengths, budget, most_rows))
+        batches = budgeted_batches(lengths, budget, most_rows)
+        yield from batches_in_memory(place, batches, lambda rows: int(lengths[rows].max()), answered)
     elif workers() == 1 or len(lengths) == 1:
         yield from map(answered, packed_batches(lengths, budget, most_rows))
     else:  # few texts are dealt out evenly

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from accelerate import Accelerator
 
 from ..progress import Progress
 from .checkpoint import Checkpoints
-from .device import autocast, token_budget
+from .device import autocast
+from .device_memory import in_smaller_parts
 from .encode import shuffled_batches
 from .optim import (
     BestWeights,
@@ -121,9 +124,9 @@ def fit(
     truth = torch.from_numpy(rows.truth)
     averaged_from = math.floor(total * (1 - (0.0 if settings.early_stopping else recipe.average)))
 
-    budget = token_budget(accelerator.device)
     state = LoopState(**(checkpoints.restore(accelerator) or {}))
     every = max(1, total // _LOGGED_POINTS)
+    on_cpu = accelerator.device.type == "cpu"
 
     def note(point: dict[str, float]) -> None:
         point = {"epoch": state.step / steps_an_epoch} | point
@@ -142,10 +145,41 @@ def fit(
         piece = loss_in(part)
         return float(piece.detach()), torch.autograd.grad(piece, trained, allow_unused=True)
 
+    def backward(batch: np.ndarray, mine: np.ndarray, budget: int) -> torch.Tensor:
+        """Gradients of this process's rows of a batch, and what they add to its loss."""
+        # Operations on a batch that is larger than one part keep all cores busy by themselves.
+        small = side_by_side and len(mine) * rows.lengths[mine].max(initial=0) <= budget
+        at_a_time = max(1, min(workers(), len(mine))) if small else 1
+        parts = _parts(batch, mine, rows, truth, budget, at_a_time)
+        loss = torch.zeros((), dtype=torch.float64 if on_cpu else torch.float32)
+        if at_a_time == 1:
+            for part in parts:
+                piece = loss_in(part)
+                accelerator.backward(piece)
+                loss = loss.to(piece.device) + piece.detach()
+        else:
+            # Added up in the parts' order, so that the same rows give the same weights.
+            for value, found in in_threads(gradients_in, parts, at_a_time):
+                loss += value
+                add_gradients(trained, found)
+        return loss
+
+    # A GPU computes while the next batch is made ready: its losses are read one step later.
+    unread: deque[torch.Tensor] = deque()
+
+    def read_losses(leave: int) -> None:
+        while len(unread) > leave:
+            loss = float(unread.popleft())
+            state.losses.append(float(group.add(np.array([loss]))[0]) if group.size > 1 else loss)
+
+    def values() -> dict[str, Any]:
+        read_losses(leave=0)
+        return vars(state)
+
     if state.step:
         progress.message(f"Going on from step {state.step:,} of {total:,}")
     with (
-        gradients_by_row(model, accelerator.device.type == "cpu" and group.size == 1),
+        gradients_by_row(model, on_cpu and group.size == 1),
         progress.task("Training", total=len(rows.chosen) * settings.epochs) as task,
     ):
         epoch = state.step // steps_an_epoch
@@ -160,22 +194,16 @@ def fit(
             model.train()
             for batch in batches[state.step - epoch * steps_an_epoch :]:
                 chosen = rows.chosen[batch]
-                loss = 0.0
                 mine = group.share(chosen)
-                # Operations on a batch that is larger than one part keep all cores busy by themselves.
-                small = side_by_side and len(mine) * rows.lengths[mine].max(initial=0) <= budget
-                at_a_time = max(1, min(workers(), len(mine))) if small else 1
-                parts = _parts(chosen, mine, rows, truth, budget, at_a_time)
-                if at_a_time == 1:
-                    for part in parts:
-                        piece = loss_in(part)
-                        accelerator.backward(piece)
-                        loss += float(piece.detach())
-                else:
-                    # Added up in the parts' order, so that the same rows give the same weights.
-                    for value, found in in_threads(gradients_in, parts, at_a_time):
-                        loss += value
-                        add_gradients(trained, found)
+                unread.append(
+                    in_smaller_parts(
+                        accelerator.device,
+                        len(mine),
+                        int(rows.lengths[mine].max(initial=1)),
+                        partial(backward, chosen, mine),
+                        gradients.clear,
+                    )
+                )
                 accelerator.unscale_gradients()
                 group.add_gradients(trained)
                 gradients.clip(recipe.clip)
@@ -186,15 +214,16 @@ def fit(
                 state.step += 1
                 if state.step > averaged_from:
                     average.update()
-                state.losses.append(float(group.add(np.array([loss]))[0]) if group.size > 1 else loss)
+                noted = state.step % every == 0 or state.step == total
+                read_losses(leave=0 if on_cpu or noted or not state.losses else 1)
                 seen += len(chosen)
                 recent = float(np.mean(state.losses[-every:]))
                 speed = seen / max(time.monotonic() - clock, 1e-9)
                 task.advance(len(chosen), loss=recent, rows_per_second=speed)
-                if state.step % every == 0 or state.step == total:
+                if noted:
                     note({"loss": recent, "learning_rate": rate, "rows_per_second": speed})
                 if state.step % steps_an_epoch:
-                    checkpoints.save(accelerator, group, vars(state))
+                    checkpoints.save(accelerator, group, values)
             epoch += 1
             if epoch == settings.epochs:
                 average.apply()
@@ -210,7 +239,7 @@ def fit(
                     else:
                         state.bad_epochs += 1
             if epoch < settings.epochs:
-                checkpoints.save(accelerator, group, vars(state), now=True)
+                checkpoints.save(accelerator, group, values, now=True)
     if settings.early_stopping:
         best.apply()
         if state.step < total:

@@ -88,8 +88,8 @@ class Gradients:
         self._filled: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     @torch.no_grad()
-    def clip(self, largest: float) -> float:
-        """Scale all gradients so that their common norm is at most ``largest``; the norm before."""
+    def clip(self, largest: float) -> None:
+        """Scale all gradients so that their common norm is at most ``largest``."""
         values, dense = [], []
         for parameter in self._parameters:
             if parameter.grad is None:
@@ -106,13 +106,15 @@ class Gradients:
             parameter.grad = None  # of another layout than what takes its place
             parameter.grad = whole
         every = dense + [value for _, _, value in values]
-        norm = float(torch.nn.utils.get_total_norm(every))
-        if norm > largest:
-            torch._foreach_mul_(every, largest / (norm + 1e-6))
+        norm = torch.nn.utils.get_total_norm(every)
+        # A GPU is not asked for the norm: it would have to be waited for.
+        if norm.device.type != "cpu":
+            torch._foreach_mul_(every, (largest / (norm + 1e-6)).clamp(max=1.0))
+        elif float(norm) > largest:
+            torch._foreach_mul_(every, largest / (float(norm) + 1e-6))
         for whole, rows, value in values:
             whole[rows] = value
             self._filled.append((whole, rows))
-        return norm
 
     @torch.no_grad()
     def clear(self) -> None:

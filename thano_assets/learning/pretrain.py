@@ -17,6 +17,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ..progress import Progress
 from . import device as places
 from .base_model import BaseModel
 from .checkpoint import Checkpoints, training_identity
+from .device_memory import in_smaller_parts, memory_errors
 from .encode import Encoder, limit, padded, shuffled_batches
 from .launch import run_in_processes, wanted_processes
 from .loop import OnMetrics
@@ -141,7 +143,11 @@ class PretrainingJob:
     def run(self, progress: Progress, on_metrics: OnMetrics) -> PretrainingResult:
         """Train in this process, which may be one of several that do so together."""
         started = time.monotonic()
-        with quiet_transformers(), torch.random.fork_rng():
+        with (
+            memory_errors("The base model, with what its training keeps,"),
+            quiet_transformers(),
+            torch.random.fork_rng(),
+        ):
             torch.manual_seed(self.settings.seed)
             pretraining = _Pretraining(self.texts, self.base, self.settings, progress)
             return pretraining.run(self.output_dir, self.checkpoint_dir, on_metrics, started)
@@ -367,23 +373,39 @@ class _Pretraining:
                         }
                         state.history.append({"step": state.step} | point)
                         on_metrics(point, state.step)
-                    checkpoints.save(accelerator, self.group, vars(state))
+                    checkpoints.save(accelerator, self.group, lambda: vars(state))
         accelerator.free_memory()
         return state
 
     def _step(self, model: Any, rows: list[np.ndarray], step: int) -> np.ndarray:
         """Gradients of this process's part of a batch, and its part of the generator's and encoder's loss."""
         batch, counts = self._batch(rows, step)
-        if not len(batch["ids"]):
+        number, width = batch["ids"].shape
+        if not number:
             return np.zeros(2)
-        shares = (
-            float(batch["chosen"].sum()) / counts["masked"],
-            float(batch["present"].sum()) / counts["tokens"],
+
+        def gradients(budget: int) -> np.ndarray:
+            # A processor computes the batch as a whole: its memory is no bound here.
+            size = number if self.accelerator.device.type == "cpu" else max(1, budget // width)
+            losses = np.zeros(2)
+            for start in range(0, number, size):
+                part = {name: value[start : start + size] for name, value in batch.items()}
+                shares = (
+                    float(part["chosen"].sum()) / counts["masked"],
+                    float(part["present"].sum()) / counts["tokens"],
+                )
+                with places.autocast(self.accelerator.device, self.precision):
+                    found = model(**part, shares=shares)
+                self.accelerator.backward(found["loss"])
+                losses += (
+                    np.array([float(found[f"{name}_loss"]) for name in ("generator", "discriminator")])
+                    * shares
+                )
+            return losses
+
+        return in_smaller_parts(
+            self.accelerator.device, number, width, gradients, partial(model.zero_grad, set_to_none=True)
         )
-        with places.autocast(self.accelerator.device, self.precision):
-            found = model(**batch, shares=shares)
-        self.accelerator.backward(found["loss"])
-        return np.array([float(found["generator_loss"]), float(found["discriminator_loss"])]) * shares
 
     def _batch(self, rows: list[np.ndarray], step: int) -> tuple[dict[str, Any], dict[str, int]]:
         """What :meth:`ReplacedTokenDetection.forward` takes for this process's part of the rows, and counts

@@ -25,6 +25,7 @@ from .base_model import BaseModel
 from .baseline import linear_baseline, majority_accuracy
 from .calibration import at_temperature, fit_temperature, scale_head
 from .checkpoint import Checkpoints, training_identity
+from .device_memory import memory_errors
 from .encode import Encoded, Encoder, limit
 from .first_token import trained_by_first_token
 from .frozen_encoder import FeatureCache, frozen_features, head_only
@@ -154,7 +155,11 @@ class TrainingJob:
     ) -> TrainingResult:
         """Train in this process, which may be one of several that do so together."""
         started = time.monotonic()
-        with quiet_transformers(), torch.random.fork_rng():
+        with (
+            memory_errors("The model, with what its training keeps,"),
+            quiet_transformers(),
+            torch.random.fork_rng(),
+        ):
             torch.manual_seed(self.settings.seed)
             training = _Training(self, progress, features)
             return training.run(self.output_dir, self.checkpoint_dir, on_metrics, started)
