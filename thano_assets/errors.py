@@ -162,6 +162,48 @@ class UnknownBaseModel(ThanoError):  # noqa: N818
     default_code = "unknown-base-model"
 
 
+class UnknownToken(ThanoError):  # noqa: N818
+    """An access token that is not there."""
+
+    default_code = "unknown-token"
+
+
+class UnknownTemplate(ThanoError):  # noqa: N818
+    """A query template that is not there."""
+
+    default_code = "unknown-template"
+
+
+class TemplateProblem(ThanoError):  # noqa: N818
+    """A query template that cannot be read, or whose parameters are not given."""
+
+    default_code = "template"
+
+
+class PermissionRefused(ThanoError):  # noqa: N818
+    """What an access token is not good for."""
+
+    default_code = "permission"
+
+
+class TimeOver(ThanoError):  # noqa: N818
+    """A statement of a request that took longer than a request may take."""
+
+    default_code = "time-over"
+
+
+class UnknownSchema(ThanoError):  # noqa: N818
+    """A schema that is not there."""
+
+    default_code = "unknown-schema"
+
+
+class UnknownRun(ThanoError):  # noqa: N818
+    """A run of the server that is not there."""
+
+    default_code = "unknown-run"
+
+
 class UnknownDataset(ThanoError):  # noqa: N818
     """A data set that GET THANOSQL DATASET does not know."""
 

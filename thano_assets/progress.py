@@ -28,10 +28,42 @@ class Progress:
     def warning(self, text: str) -> None:
         """A line about something the person may want to change; it is kept in the result too."""
 
+    def run_started(self, run_id: str) -> None:
+        """A Dagster run that does the work has begun."""
+
     @contextmanager
     def task(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Task]:
         """Enter a piece of work of ``total`` units (``None`` where unknown)."""
         yield Task()
+
+
+class Relay(Progress):
+    """Passes reports on to another receiver, which may be exchanged.
+
+    Attributes:
+        to: who is told at present.
+    """
+
+    def __init__(self, to: Progress) -> None:
+        self.to = to
+
+    def message(self, text: str) -> None:
+        """See :class:`Progress`."""
+        self.to.message(text)
+
+    def warning(self, text: str) -> None:
+        """See :class:`Progress`."""
+        self.to.warning(text)
+
+    def run_started(self, run_id: str) -> None:
+        """See :class:`Progress`."""
+        self.to.run_started(run_id)
+
+    @contextmanager
+    def task(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Task]:
+        """See :class:`Progress`."""
+        with self.to.task(label, total, unit) as task:
+            yield task
 
 
 SILENT = Progress()

@@ -386,7 +386,7 @@ class Session:
             return True
         names = nested_names(query)
         reads = {read.name.casefold() for read in tables_read(query.render(names).text).tables}
-        return bool(reads - set(names) - {name.casefold() for name in self._table_names()})
+        return bool(reads - set(names) - {name.casefold() for name in self.table_names()})
 
     def _materialize(self, statement: Statement) -> Result:
         """Make what the statement defines, whatever its state, and what is missing behind it."""
@@ -475,7 +475,7 @@ class Session:
 
         with WorkspaceState(self._runtime, records).opened() as state:
             observer = Observer(self.workspace)
-            names = self._table_names()  # on the connection that the workbench holds
+            names = self.table_names()  # on the connection that the workbench holds
             yield ScriptPlanner(self._runtime, self.catalog, state, observer, names)
 
     def _plan(self, statements: Sequence[Statement], text: str, mode: Mode) -> Result:
@@ -491,7 +491,8 @@ class Session:
             summary += f", {counted(checks, 'expectation')} to check"
         return Result("PLAN", text, summary, row_count=rows.num_rows, rows=rows)
 
-    def _table_names(self) -> list[str]:
+    def table_names(self) -> list[str]:
+        """Names of the tables that there are."""
         with self._runtime.warehouse.read() as connection:
             return table_names(connection)
 

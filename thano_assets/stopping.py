@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import Any, NoReturn
 
-from .progress import Progress, Task, reporting_to
+from .progress import Progress, Relay, Task, reporting_to
 
 #: Seconds between two looks at whether a run was cancelled without a signal.
 _LOOK_SECONDS = 2.0
@@ -32,10 +32,12 @@ class Stop:
 
     Args:
         is_cancelled: Asks whoever else may cancel it, such as Dagster's instance.
+        outer: Of the work that this is a part of; it stops with it.
     """
 
-    def __init__(self, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, is_cancelled: Callable[[], bool] = lambda: False, outer: Stop | None = None) -> None:
         self._is_cancelled = is_cancelled
+        self._outer = outer
         self._requested = threading.Event()
 
     def request(self) -> None:
@@ -46,6 +48,8 @@ class Stop:
         """Raise :class:`KeyboardInterrupt` if the work was told to stop."""
         if self._requested.is_set():
             raise KeyboardInterrupt("The run was told to stop.")
+        if self._outer is not None:
+            self._outer.check()
 
     def permit(self) -> None:
         """As :meth:`check`, after asking whether the run was cancelled."""
@@ -94,7 +98,7 @@ def heeding(is_cancelled: Callable[[], bool], progress: Progress) -> Iterator[No
     Raises:
         KeyboardInterrupt: it was told to stop before it began, or at a report of progress.
     """
-    stop, ended = Stop(is_cancelled), threading.Event()
+    stop, ended = Stop(is_cancelled, _stop.get()), threading.Event()
     token = _stop.set(stop)
     try:
         stop.permit()
@@ -142,23 +146,46 @@ class _HeedingTask(Task):
         self._task.advance(amount, **fields)
 
 
-class _Heeding(Progress):
-    """Passes reports on, and stops the work that reports where it was told to stop."""
+class _Heeding(Relay):
+    """Stops the work that reports where it was told to stop."""
 
     def __init__(self, progress: Progress, stop: Stop) -> None:
-        self._progress, self._stop = progress, stop
-
-    def message(self, text: str) -> None:
-        self._progress.message(text)
-
-    def warning(self, text: str) -> None:
-        self._progress.warning(text)
+        super().__init__(progress)
+        self._stop = stop
 
     @contextmanager
     def task(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Task]:
         self._stop.check()
-        with self._progress.task(label, total, unit) as task:
+        with super().task(label, total, unit) as task:
             yield _HeedingTask(task, self._stop)
+
+
+@contextmanager
+def time_limit(seconds: float, progress: Progress) -> Iterator[Progress]:
+    """Stop the block's work after so many seconds, in whatever thread it is.
+
+    Gives the receiver that the work has to report to: it hears of the end at a report, or in a query.
+
+    Raises:
+        KeyboardInterrupt: the time is over.
+    """
+    stop, ended, thread = Stop(outer=_stop.get()), threading.Event(), threading.get_ident()
+
+    def watch() -> None:
+        if ended.wait(seconds):
+            return
+        stop.request()
+        while not ended.wait(0.2):
+            for connection in _connections(sys._current_frames().get(thread)):
+                connection.interrupt()
+
+    token = _stop.set(stop)
+    threading.Thread(target=watch, name="thano-time-limit", daemon=True).start()
+    try:
+        yield _Heeding(progress, stop)
+    finally:
+        ended.set()
+        _stop.reset(token)
 
 
 @contextmanager

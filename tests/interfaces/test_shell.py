@@ -86,7 +86,7 @@ def test_commands(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
     assert "\\nope is no command of the shell" in err
     assert "\\models" in err
     assert "99" not in out
-    assert "x" not in session._table_names()
+    assert "x" not in session.table_names()
 
 
 @pytest.mark.parametrize(

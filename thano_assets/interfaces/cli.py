@@ -27,6 +27,7 @@ from thano_assets.interfaces.command_group import (
     read_values,
 )
 from thano_assets.interfaces.formats import BINARY_FORMATS, DATA_FORMATS, format_of
+from thano_assets.interfaces.serve_commands import serve, token
 from thano_assets.stopping import stoppable
 
 if TYPE_CHECKING:
@@ -519,6 +520,10 @@ def env_remove(settings: Settings, name: str, yes: bool) -> None:
         click.confirm(f"Delete {environment.root} with everything made there?", abort=True, err=True)
     remove(environment)
     click.echo(f"The environment {name} is removed.")
+
+
+cli.add_command(serve)
+cli.add_command(token)
 
 
 def main() -> None:

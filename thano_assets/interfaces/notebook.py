@@ -23,7 +23,7 @@ from IPython.display import DisplayHandle, display
 from thano_assets.errors import ThanoError, UnknownTable, did_you_mean
 from thano_assets.interfaces.formats import weighted_words, words_text
 from thano_assets.interfaces.render import Meter, RichProgress, duration
-from thano_assets.progress import Progress, Task
+from thano_assets.progress import Progress, Relay, Task
 from thano_assets.sql.lexer import PARAMETER, tokenize
 from thano_assets.sql.variables import names_in
 from thano_assets.stopping import stoppable, was_stopped
@@ -83,7 +83,7 @@ class ThanoMagics(Magics):
         super().__init__(shell)
         self.workspace: str | None = None
         self._session: Session | None = None
-        self._progress = _CurrentCell()
+        self._progress = Relay(CellProgress())
 
     @no_var_expand
     @line_cell_magic
@@ -208,7 +208,7 @@ class ThanoMagics(Magics):
 
     def _run(self, text: str) -> Result | None:
         """Run every statement, telling of each; returns the last result."""
-        progress = self._progress.cell = progress_for(self.shell)
+        progress = self._progress.to = progress_for(self.shell)
         last = None
         with progress.shown():
             values = {name: self._variable(name) for name in names_in(text)}
@@ -314,24 +314,6 @@ class CellProgress(Progress):
     def summary(self, text: str) -> None:
         """The one-line summary of a statement."""
         print(text)
-
-
-class _CurrentCell(Progress):
-    """The kernel's one session reports here; what it says goes to the cell that runs."""
-
-    def __init__(self) -> None:
-        self.cell = CellProgress()
-
-    def message(self, text: str) -> None:
-        self.cell.message(text)
-
-    def warning(self, text: str) -> None:
-        self.cell.warning(text)
-
-    @contextmanager
-    def task(self, label: str, total: int | None = None, unit: str = "rows") -> Iterator[Task]:
-        with self.cell.task(label, total, unit) as task:
-            yield task
 
 
 class TerminalProgress(RichProgress, CellProgress):

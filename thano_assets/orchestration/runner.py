@@ -27,6 +27,7 @@ from thano_assets.orchestration.dagster_compat import (
 )
 from thano_assets.orchestration.factory import asset_key, build_assets
 from thano_assets.orchestration.records import Record, read_records
+from thano_assets.progress import current
 from thano_assets.system import process_alive, remove_abandoned
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ class Runner:
             executor=dg.in_process_executor,
         )
         started: list[str] = []
+
+        def begun(run_id: str) -> None:
+            started.append(run_id)
+            current().run_started(run_id)
+
         with _one_run_at_a_time, collecting_outcomes(outcomes):
             try:
                 run_id = run_assets(
@@ -132,7 +138,7 @@ class Runner:
                     self.instance,
                     tags={**tags, **self._parent, run_tags.PROCESS: _process_tag(os.getpid())},
                     log_level=self._log_level,
-                    on_created=started.append,
+                    on_created=begun,
                 )
             except ThanoError:
                 raise

@@ -58,6 +58,17 @@ SETTINGS_TEXT = """\
 # Seconds until a launched run that has not started counts as failed; it is found within 5 s more.
 # start_timeout_seconds = 50
 
+[server]
+# What `thano serve` takes: bytes of a request, rows of an answer, seconds of a statement, runs at a time.
+# max_body_mb = 64
+# max_rows = 100000
+# max_seconds = 300
+# max_runs = 2
+# Names besides localhost by which the server may be reached.
+# hosts = ["thano.example.com"]
+# Whether statements may fetch base models from the Hugging Face hub.
+# hub = false
+
 [alerts]
 # Who is told when a run that Dagster launched fails, a check fails or a version is not promoted.
 # An address that JSON is posted to; its field "text" is what Slack, Mattermost and Teams show.
@@ -127,6 +138,22 @@ class QueueSettings:
 
 
 @dataclass(frozen=True)
+class ServerSettings:
+    """``[server]``: limits of ``thano serve`` and the names that it answers to.
+
+    ``max_body_mb`` is millions of bytes of a request; ``max_rows`` rows of one answer; ``max_seconds`` how
+    long a statement may hold a request; ``max_runs`` how many runs go on at a time.
+    """
+
+    max_body_mb: int = 64
+    max_rows: int = 100_000
+    max_seconds: int = 300
+    max_runs: int = 2
+    hosts: tuple[str, ...] = ()
+    hub: bool = False
+
+
+@dataclass(frozen=True)
 class AlertSettings:
     """``[alerts]``: who is told of failed runs, failed checks and versions that are not promoted."""
 
@@ -152,6 +179,7 @@ class Settings:
     mlflow: MlflowSettings = field(default_factory=MlflowSettings)
     dagster: DagsterSettings = field(default_factory=DagsterSettings)
     queue: QueueSettings = field(default_factory=QueueSettings)
+    server: ServerSettings = field(default_factory=ServerSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
 
 
@@ -162,6 +190,7 @@ _TABLES: dict[str, type] = {
     "mlflow": MlflowSettings,
     "dagster": DagsterSettings,
     "queue": QueueSettings,
+    "server": ServerSettings,
     "alerts": AlertSettings,
 }
 _COUNT = (int, "a whole number from 1 up")
@@ -178,6 +207,11 @@ _TYPES: dict[str, tuple[type, str]] = {
     "training": _COUNT,
     "inference": _COUNT,
     "max_tick_retries": _COUNT,
+    "max_body_mb": _COUNT,
+    "max_rows": _COUNT,
+    "max_seconds": _COUNT,
+    "max_runs": _COUNT,
+    "hub": (bool, "true or false"),
     "start_timeout_seconds": _COUNT,
     "webhook": (str, "an address in quotes"),
     "email": (str, "an address in quotes"),

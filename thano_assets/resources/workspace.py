@@ -110,6 +110,11 @@ class Workspace:
         return self.root / "models-cache"
 
     @property
+    def server(self) -> Path:
+        """Folder of what ``thano serve`` keeps: tokens, the log of queries, templates, runs."""
+        return self.root / "server"
+
+    @property
     def settings_path(self) -> Path:
         """The file of settings, ``thano.toml``."""
         return self.root / SETTINGS_FILE
