@@ -192,6 +192,12 @@ class TimeOver(ThanoError):  # noqa: N818
     default_code = "time-over"
 
 
+class UnknownFile(ThanoError):  # noqa: N818
+    """A file of the data folder that is not there."""
+
+    default_code = "unknown-file"
+
+
 class UnknownSchema(ThanoError):  # noqa: N818
     """A schema that is not there."""
 

@@ -16,6 +16,7 @@ from thano_assets.assets.tables.queries import located, prepare
 from thano_assets.catalog import Catalog, catalog_of, entry_of
 from thano_assets.catalog.entries import nested_entries, nested_names
 from thano_assets.errors import (
+    QueryError,
     RunFailed,
     SyntaxProblem,
     ThanoError,
@@ -34,7 +35,7 @@ from thano_assets.progress import Progress
 from thano_assets.resources import datasets
 from thano_assets.resources.environments import find, registry_of
 from thano_assets.resources.relocation import relocate
-from thano_assets.resources.warehouse import Warehouse, table_names
+from thano_assets.resources.warehouse import TableInfo, Warehouse, table_names
 from thano_assets.resources.workspace import Workspace
 from thano_assets.results import Result, counted
 from thano_assets.sql import parse
@@ -78,6 +79,7 @@ class Session:
         workspace: A workspace or its folder; found as :meth:`Workspace.find` does where it is left out.
         progress: Who is told how work goes on.
         verbose: Let Dagster's own log lines through.
+        max_rows: Most rows that a query may give; one that keeps its rows as a table may give any number.
 
     Statements of one session run one after the other; several sessions, in this process or in
     others, may work in the same workspace at the same time.
@@ -90,6 +92,7 @@ class Session:
         progress: Progress | None = None,
         verbose: bool = False,
         parent_run: str | None = None,
+        max_rows: int | None = None,
     ) -> None:
 
         self.workspace = workspace if isinstance(workspace, Workspace) else find(workspace)
@@ -104,7 +107,7 @@ class Session:
             registry=registry_of(self.workspace),
             progress=self.progress,
         )
-        self._verbose, self._parent_run = verbose, parent_run
+        self._verbose, self._parent_run, self._max_rows = verbose, parent_run, max_rows
         self._runner: Runner | None = None
         if self.workspace.unfinished_drops():
             from thano_assets.commands import removal
@@ -374,7 +377,14 @@ class Session:
         runtime = self._runtime
         with runtime.warehouse.read() as connection, located(statement.query):
             relation = connection.sql(prepare(statement.query, connection, runtime))
+            if relation is not None and self._max_rows is not None:
+                relation = relation.limit(self._max_rows + 1)
             rows = relation.to_arrow_table() if relation is not None else None
+        if rows is not None and self._max_rows is not None and rows.num_rows > self._max_rows:
+            raise QueryError(
+                f"The query gives more than {self._max_rows:,} rows, which is the most of one answer.",
+                hint="LIMIT takes some of them, CREATE TABLE … AS keeps all.",
+            )
         result.rows, result.load, result.kept_as = rows, None, None
         result.row_count = rows.num_rows if rows is not None else 0
         result.summary = counted(result.row_count, "row")
@@ -490,6 +500,15 @@ class Session:
         if checks:
             summary += f", {counted(checks, 'expectation')} to check"
         return Result("PLAN", text, summary, row_count=rows.num_rows, rows=rows)
+
+    @property
+    def warehouse(self) -> Warehouse:
+        """The workspace's tables."""
+        return self._runtime.warehouse
+
+    def tables(self) -> list[TableInfo]:
+        """The tables that there are, with their columns and numbers of rows."""
+        return self._runtime.warehouse.tables()
 
     def table_names(self) -> list[str]:
         """Names of the tables that there are."""

@@ -18,13 +18,13 @@ from starlette.exceptions import HTTPException
 
 from thano_assets import __version__
 from thano_assets.errors import ThanoError
-from thano_assets.interfaces.server import models, queries
+from thano_assets.interfaces.server import files, models, queries, tables
 from thano_assets.interfaces.server.errors import body_of, status_of
 from thano_assets.interfaces.server.guard import LOCAL_HOSTS, Guard
 from thano_assets.interfaces.server.metrics import Metrics
 from thano_assets.interfaces.server.runs import Runs
 from thano_assets.interfaces.server.sessions import Sessions, check_right, confined, right_for
-from thano_assets.interfaces.server.store import Store
+from thano_assets.interfaces.server.store import Store, now
 from thano_assets.resources.access import Tokens
 from thano_assets.sql.variables import with_values
 
@@ -43,16 +43,33 @@ class Server:
         self.limits = workspace.settings.server
         self.tokens = Tokens(workspace)
         self.store = Store(workspace.server)
-        self.sessions = Sessions(workspace)
+        self.sessions = Sessions(workspace, self.limits.max_rows)
         self.runs = Runs(workspace, self.limits.max_runs)
         self.metrics = Metrics()
         self.service = models.Service(workspace, self.metrics, self.limits.max_rows)
+        with self.sessions.lend() as session:
+            tables.remove_leftovers(workspace, session)
 
     @staticmethod
     def name_of(request: Request) -> str | None:
         """The name of a request's token."""
         token = request.scope["token"]
         return None if token is None else str(token.name)
+
+    def log(self, request: Request, statement: str) -> None:
+        """Remember a statement that the server ran for somebody."""
+        moment = now()
+        self.store.log(
+            {
+                "statement_type": statement.partition(" ")[0],
+                "start_time": moment,
+                "end_time": moment,
+                "query": statement,
+                "referer": request.scope["path"],
+                "state": "SUCCEEDED",
+                "total_records": 0,
+            }
+        )
 
     def close(self) -> None:
         """Let go of everything; runs go on."""
@@ -170,8 +187,9 @@ def create_app(
         redoc_url=None,
     )
     app.state.server = server
-    for each in (router, queries.router, models.router):
+    for each in (router, queries.router, tables.router, models.router):
         app.include_router(each, prefix="/api/v1")
+    app.include_router(files.router, prefix="/fm/api/v1")
     app.add_exception_handler(ThanoError, _known_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
@@ -276,7 +277,7 @@ def _of_rows(version: ModelVersion, rows: list[dict[str, Any]]) -> np.ndarray:
 def _predictions(version: ModelVersion, found: np.ndarray) -> list[dict[str, Any]]:
     if version.task == "regression":
         return [{"prediction": float(value)} for value in found[:, 0]]
-    labels = _labels(version)
+    labels = _labels(tuple(version.classes), version.label_type)
     answers: list[dict[str, Any]] = []
     for row in found:
         if np.isnan(row).any():  # a text that is missing or blank
@@ -293,14 +294,14 @@ def _predictions(version: ModelVersion, found: np.ndarray) -> list[dict[str, Any
     return answers
 
 
-def _labels(version: ModelVersion) -> list[Any]:
+@lru_cache(maxsize=64)
+def _labels(classes: tuple[str, ...], label_type: str) -> list[Any]:
     """The classes in the type that the labels had."""
     import duckdb
 
     with duckdb.connect() as connection:
-        values: pa.Table = connection.sql(
-            f"SELECT CAST(unnest(?) AS {version.label_type}) AS label", params=[version.classes]
-        ).to_arrow_table()
+        query = f"SELECT CAST(unnest(?) AS {label_type}) AS label"
+        values: pa.Table = connection.sql(query, params=[list(classes)]).to_arrow_table()
     return [plain(value) for value in python_values(values.column(0))]
 
 

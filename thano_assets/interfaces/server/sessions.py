@@ -83,8 +83,8 @@ def check_right(token: Token | None, right: str, what: str) -> None:
 class Sessions:
     """Sessions of one workspace, one to a request at a time."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
+    def __init__(self, workspace: Workspace, max_rows: int) -> None:
+        self._workspace, self._max_rows = workspace, max_rows
         self._free: queue.LifoQueue[tuple[Session, Relay]] = queue.LifoQueue()
 
     @contextmanager
@@ -102,7 +102,7 @@ class Sessions:
             session, relay = self._free.get_nowait()
         except queue.Empty:
             relay = Relay(Progress())
-            session = Session(self._workspace, progress=relay)
+            session = Session(self._workspace, progress=relay, max_rows=self._max_rows)
         told = progress or Progress()
         try:
             if seconds is None:
