@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -175,6 +176,7 @@ def create_app(
 
     @asynccontextmanager
     async def living(_app: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=_import_what_is_needed_later, daemon=True).start()
         yield
         server.close()
 
@@ -221,6 +223,12 @@ def create_app(
         **more,
     )
     return app
+
+
+def _import_what_is_needed_later() -> None:
+    """Dagster, for the first statement that makes something, takes two seconds to import."""
+    import thano_assets.orchestration.resources
+    import thano_assets.orchestration.runner  # noqa: F401
 
 
 class _Measured:

@@ -213,8 +213,9 @@ def _text(server: Server, asked: Asked) -> str:
         raise InvalidOption("A query has exactly one of query_string, template_id and template_name.")
     if asked.query_string is not None:
         text = asked.query_string
-        # Braces are also DuckDB's: of structs inside structs. Only what is asked for is filled in.
-        return rendered(text, asked.parameters) if asked.parameters and "{{" in text else text
+        # Without parameters, braces are DuckDB's own: of structs inside structs.
+        is_template = asked.parameters and ("{{" in text or "{%" in text)
+        return rendered(text, asked.parameters) if is_template else text
     kept = server.store.template(asked.template_name, asked.template_id)
     return rendered(kept.query, asked.parameters)
 

@@ -43,7 +43,7 @@ _UPLOADS = "uploads"
 _NAME = r"^\w{1,120}$"
 _SHEETS = (".xlsx", ".xls", ".xlsm", ".xlsb", ".odf", ".ods", ".odt")
 #: Writes after which what was written is put together in one file, so that a table stays one statement.
-_PARTS = 100
+_PARTS = 20
 _WINDOW = 4096  # rows that are written as CSV at a time
 _IN_MEMORY = 1 << 20  # bytes of a CSV that need no file
 IfExists = Literal["fail", "append", "replace"]
@@ -92,7 +92,7 @@ def schemas(request: Request) -> dict[str, Any]:
 
 @router.post("/schema/{name}", summary="Make a schema")
 def add_schema(request: Request, name: str) -> dict[str, Any]:
-    """Refused: a workspace has the two schemas that there are, and environments for what is to stand apart."""
+    """Refused: a workspace has two schemas, and environments for what is to stand apart."""
     check_right(request.scope["token"], "write", "A schema")
     if name in (NAMED, UNNAMED):
         raise NameExists(f"There is a schema {name} already.")

@@ -73,6 +73,6 @@ def _parsed(template: str) -> nodes.Template:
     if next(tree.find_all(_REFUSED), None) is not None:
         raise TemplateProblem("A template may not call functions, multiply, or include others.")
     for loop in tree.find_all(nodes.For):
-        if loop.recursive or any(next(part.find_all(nodes.For), None) is not None for part in loop.body):
+        if loop.recursive or next(loop.find_all(nodes.For), None) is not None:
             raise TemplateProblem("A loop of a template may not hold another.")
     return tree
