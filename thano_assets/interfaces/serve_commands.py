@@ -12,7 +12,7 @@ import click
 
 from thano_assets.errors import ThanoError
 from thano_assets.interfaces.command_group import Settings, common_options, pass_settings
-from thano_assets.resources.access import RIGHTS
+from thano_assets.resources.access import RIGHTS, Tokens
 
 if TYPE_CHECKING:
     from thano_assets.resources.workspace import Workspace
@@ -84,8 +84,6 @@ def check_address(workspace: Workspace, host: str) -> None:
     Raises:
         ThanoError: there is no token.
     """
-    from thano_assets.resources.access import Tokens
-
     if not is_loopback(host) and not Tokens(workspace).all():
         raise ThanoError(
             f"The server would answer everybody who reaches {host}, and there is no access token.",
@@ -141,8 +139,6 @@ def token() -> None:
 @pass_settings
 def token_create(settings: Settings, name: str, rights: tuple[str, ...]) -> None:
     """Make a token and print it: it is kept hashed, and cannot be shown again."""
-    from thano_assets.resources.access import Tokens
-
     text = Tokens(settings.open_workspace().create()).create(name, rights)
     click.echo(text)
     click.echo(f"The token {name} may {', '.join(rights)}. It is not shown again.", err=True)
@@ -153,8 +149,6 @@ def token_create(settings: Settings, name: str, rights: tuple[str, ...]) -> None
 @pass_settings
 def token_list(settings: Settings) -> None:
     """Print the tokens: name, rights and when it was made, with tabs between."""
-    from thano_assets.resources.access import Tokens
-
     for one in Tokens(settings.open_workspace()).all():
         click.echo(f"{one.name}\t{','.join(one.rights)}\t{one.created}")
 
@@ -165,7 +159,5 @@ def token_list(settings: Settings) -> None:
 @pass_settings
 def token_revoke(settings: Settings, name: str) -> None:
     """End a token at once; a server that runs refuses it from then on."""
-    from thano_assets.resources.access import Tokens
-
     Tokens(settings.open_workspace()).revoke(name)
     click.echo(f"The token {name} is revoked.")

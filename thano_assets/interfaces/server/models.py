@@ -19,6 +19,8 @@ import numpy as np
 from fastapi import APIRouter, Body, Request
 from pydantic import BaseModel, ConfigDict
 
+from thano_assets.assets.models.features import TableReading
+from thano_assets.assets.predictions.table_predictions import model_of
 from thano_assets.errors import InvalidOption, UnknownColumn, UnknownModel, UnsupportedStatement
 from thano_assets.interfaces.formats import plain
 from thano_assets.interfaces.server.sessions import check_right
@@ -255,9 +257,6 @@ def _texts_of(version: ModelVersion, rows: list[dict[str, Any]]) -> list[str | N
 def _of_rows(version: ModelVersion, rows: list[dict[str, Any]]) -> np.ndarray:
     import duckdb
     import pyarrow as pa
-
-    from thano_assets.assets.models.features import TableReading
-    from thano_assets.assets.predictions.table_predictions import model_of
 
     reading = TableReading.of(version.features)
     names = [name for name in reading.names if not any(name in row for row in rows)] if rows else []

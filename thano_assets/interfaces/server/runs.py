@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 ENDED = ("succeeded", "failed", "cancelled")
 _ID = re.compile(r"[0-9a-f]{32}")
 _LOOK_SECONDS = 0.2
+_PATIENCE = 20.0  # seconds that a process has to stop once it was asked to
 
 
 class Run:
@@ -223,6 +225,7 @@ class Runs:
             for run in self.all():
                 if (run.folder / "ended").exists():
                     continue
+                self._end_what_does_not_stop(run)
                 child = self._children.get(run.id)
                 if child is not None and child.poll() is None:
                     at_work += 1
@@ -245,6 +248,17 @@ class Runs:
                     waiting.append(run)
             for run in list(reversed(waiting))[: max(0, self._most - at_work)]:
                 self._begin(run)
+
+    def _end_what_does_not_stop(self, run: Run) -> None:
+        """Kill a process that was asked to stop and has not: nothing of a killed run is kept either."""
+        try:
+            asked = (run.folder / "cancel").stat().st_mtime
+        except FileNotFoundError:
+            return
+        if time.time() - asked > _PATIENCE and run.is_at_work:
+            process = next((event["process"] for event in run.events() if event["event"] == "started"), None)
+            if process is not None:
+                os.kill(process, signal.SIGKILL)
 
     def _begin(self, run: Run) -> None:
         command = [sys.executable, "-m", "thano_assets.interfaces.server.worker"]
