@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Body, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
@@ -180,13 +182,16 @@ def create_app(
         yield
         server.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Thano",
         version=__version__,
         description="SQL statements that train, judge and use text classifiers.",
         lifespan=living,
         docs_url="/docs",
         redoc_url=None,
+        static_url="/docs-files",
+        # The guard decides who is let in; this is for the page, which then asks for a token.
+        dependencies=[Depends(HTTPBearer(auto_error=False, description="thano token create NAME"))],
     )
     app.state.server = server
     for each in (router, queries.router, tables.router, models.router):

@@ -24,8 +24,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-#: Asked by machines that watch the server, which have no token; they tell nothing of the workspace.
-OPEN_PATHS = ("/healthz", "/readyz")
+#: Asked by machines that watch the server, and by the page that describes it, without a token; they tell
+#: nothing of the workspace.
+OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json")
+_OPEN_FOLDER = "/docs-files/"
 _READS = ("GET", "HEAD", "OPTIONS")
 
 
@@ -110,7 +112,7 @@ class Guard:
         site = [value for key, value in headers if key == b"sec-fetch-site"]
         if scope["method"] not in _READS and site not in ([], ["same-origin"], ["none"]):
             return 403, "Another web page may not ask this server."
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith(_OPEN_FOLDER):
             return None
         lengths = [value for key, value in headers if key == b"content-length"]
         if lengths and (not lengths[0].isdigit() or int(lengths[0]) > self._most):
