@@ -303,11 +303,9 @@ def test_one_that_was_stopped_goes_on_where_it_was(
     saved = Checkpoints.save
     steps: list[int] = []
 
-    def stopped(
-        self: Checkpoints, accelerator: Any, group: Any, values: dict[str, Any], *, now: bool = False
-    ) -> None:
+    def stopped(self: Checkpoints, accelerator: Any, group: Any, values: Any, *, now: bool = False) -> None:
         saved(self, accelerator, group, values, now=True)
-        steps.append(values["step"])
+        steps.append(values()["step"])
         if len(steps) == 3:
             raise KeyboardInterrupt
 

@@ -72,7 +72,11 @@ def serve(settings: Settings, host: str, port: int) -> None:
     workspace = settings.open_workspace().create()
     check_address(workspace, host)
     app = create_app(workspace, loopback=is_loopback(host))
-    server = _Server(uvicorn.Config(app, host=host, port=port, access_log=False, log_level="warning"))
+    server = _Server(
+        uvicorn.Config(
+            app, host=host, port=port, access_log=False, log_level="warning", timeout_graceful_shutdown=10
+        )
+    )
     server.run()
     if not server.started:
         raise ThanoError(f"The server cannot listen at {host}, port {port}.", hint="--port names another.")
@@ -108,6 +112,7 @@ def _Server(config: Any) -> Any:  # noqa: N802 - a class that is made when uvico
         def handle_exit(self, sig: int, frame: Any) -> None:
             if sig == signal.SIGINT and not self.should_exit:
                 print("Stopping…", file=sys.stderr, flush=True)
+            config.app.state.server.runs.end_waiting()  # whoever follows a run would keep the server
             super().handle_exit(sig, frame)
             self._captured_signals.clear()  # the command ends well: it was told to
 

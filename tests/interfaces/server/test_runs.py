@@ -170,3 +170,14 @@ def test_an_upload_of_a_server_that_was_killed_is_removed(own: Workspace) -> Non
         with serving(own) as again:
             assert not left.exists()
             assert again.run("SELECT a FROM kept") == [{"a": 1}]
+
+
+def test_a_server_that_is_stopped_keeps_nobody_waiting(own: Workspace) -> None:
+    with serving(own) as server:
+        run = start(server, build("followed", rows=2000, epochs=50))
+        wait(server, run, training)
+        with requests.get(f"{server.api}/runs/{run}/events", stream=True, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(15) == 0

@@ -208,9 +208,13 @@ class Runs:
                 quiet = 0.0
             self._closed.wait(_LOOK_SECONDS)
 
+    def end_waiting(self) -> None:
+        """Let nobody wait for a run any more, and begin none."""
+        self._closed.set()
+
     def close(self) -> None:
         """Begin no more runs; those at work go on, and those that wait are begun by the next server."""
-        self._closed.set()
+        self.end_waiting()
         self._thread.join(timeout=5)
 
     def _look(self) -> None:
