@@ -52,7 +52,8 @@ class Clients:
         with self.lock:
             self.seconds[kind].append(time.perf_counter() - began)
             if not answer.ok or found.get("error_result"):
-                self.errors.append(f"{kind}: {answer.status_code} {str(found)[:300]}")
+                told = found.get("error_result") or str(found.get("error"))
+                self.errors.append(f"{kind}: {answer.status_code} {told[:300]}")
                 return None
         return found
 

@@ -311,10 +311,10 @@ class Warehouse:
     def _configure(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
         folders = [f"{folder}{os.sep}" for folder in self.allowed_directories]
         try:
-            state = connection.execute(
+            # All rows: a result that is not read to its end keeps the connection from answering again.
+            [state] = connection.execute(
                 "SELECT current_setting('lock_configuration'), current_setting('allowed_directories')"
-            ).fetchone()
-            assert state is not None
+            ).fetchall()
             if state[0]:  # another thread's connection made the settings; they are the whole database's
                 if not set(folders) <= set(state[1]):
                     raise _OtherSettings("another connection of this process has other settings")
@@ -442,8 +442,8 @@ def _foreign_holder(error: Exception) -> str | None:
 
 
 def _count(connection: duckdb.DuckDBPyConnection, name: str) -> int:
-    row = connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone()
-    return int(row[0]) if row else 0
+    [[count]] = connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchall()
+    return int(count)
 
 
 def _exists(connection: duckdb.DuckDBPyConnection, name: str, databases: str = "current_database()") -> bool:
@@ -452,12 +452,12 @@ def _exists(connection: duckdb.DuckDBPyConnection, name: str, databases: str = "
         "AND lower(table_name) = lower(?)",
         [name],
     )
-    return found.fetchone() is not None
+    return bool(found.fetchall())
 
 
 def _has_production(connection: duckdb.DuckDBPyConnection) -> bool:
     sql = f"SELECT 1 FROM duckdb_databases() WHERE database_name = {literal(PRODUCTION)}"
-    return connection.execute(sql).fetchone() is not None
+    return bool(connection.execute(sql).fetchall())
 
 
 def table_names(
@@ -484,8 +484,8 @@ def whole_name(connection: duckdb.DuckDBPyConnection, name: str) -> str | None:
         "WHERE NOT temporary AND lower(table_name) = lower(?) "
         "ORDER BY database_name <> current_database()",
         [name],
-    ).fetchone()
-    return None if found is None else ".".join(quote(part) for part in found)
+    ).fetchall()
+    return ".".join(quote(part) for part in found[0]) if found else None
 
 
 def describe(connection: duckdb.DuckDBPyConnection, sql: str) -> list[Column]:

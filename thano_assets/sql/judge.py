@@ -106,16 +106,14 @@ def syntax_tree(sql: str) -> dict[str, Any] | None:
 
 def query_of(tree: dict[str, Any]) -> str:
     """The query of a parse tree, as :func:`syntax_tree` gives it, in DuckDB's own words."""
-    row = _connection().execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchone()
-    assert row is not None
-    return str(row[0])
+    [[text]] = _connection().execute("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)]).fetchall()
+    return str(text)
 
 
 def _serialized(sql: str) -> dict[str, Any]:
-    row = _connection().execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchone()
-    assert row is not None
+    [[text]] = _connection().execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
     try:
-        result: dict[str, Any] = json.loads(row[0])
+        result: dict[str, Any] = json.loads(text)
     except RecursionError:
         raise SyntaxProblem(
             "The query is nested too deep, or joins too many things, to be read.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -249,3 +250,19 @@ def test_a_model_is_trained_while_the_client_waits(client, server) -> None:
         "PREDICT USING waited OPTIONS (text_col='text') AS SELECT * FROM rows_to_learn"
     )
     assert predicted.total_records == 16
+
+
+def test_many_clients_at_once_are_all_answered(client, server) -> None:
+    client.table.upload("shared", df=pd.DataFrame({"n": [0]}))
+
+    def ask(number: int) -> int:
+        if number % 8 == 0:
+            found = server.ask("POST", "/table/shared/records", json=[{"n": number}])
+            assert found.status_code == 200, found.text
+        return server.run("SELECT count(*) >= 1 AS there, 7 AS n FROM shared")[0]["n"]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert set(pool.map(ask, range(80))) == {7}
+    assert server.run("SELECT count(*) AS n, count(DISTINCT n) AS different FROM shared") == [
+        {"n": 11, "different": 10}
+    ]

@@ -57,15 +57,15 @@ def training(found: dict) -> bool:
 
 
 def test_a_run_tells_how_it_goes_and_what_came_of_it(server: Running) -> None:
-    run = start(server, build("told", rows=400, epochs=6))
+    run = start(server, build("told", rows=200, epochs=6))
     seen = wait(server, run, training)
     assert seen["state"] == "running"
-    assert seen["progress"]["total"] == 6 * 360
+    assert seen["progress"]["total"] == 6 * 180
     assert 0 <= seen["progress"]["step"] <= seen["progress"]["total"]
     assert seen["dagster_run"]["url"].endswith(seen["dagster_run"]["id"])
     found = wait(server, run, ended)
     assert found["state"] == "succeeded"
-    assert found["result"]["records"][0]["rows_train"] == 360
+    assert found["result"]["records"][0]["rows_train"] == 180
     assert found["result"]["dagster_run"]["id"] == seen["dagster_run"]["id"]
     assert found["created"] <= found["started"] <= found["ended"]
     runs = server.run("SHOW RUNS")
@@ -137,7 +137,7 @@ def own(make_server_workspace: Callable[[], Workspace]) -> Workspace:
 
 def test_a_run_outlives_its_server(own: Workspace) -> None:
     with serving(own) as server:
-        run = start(server, build("outlives", rows=600, epochs=4))
+        run = start(server, build("outlives", rows=400, epochs=4))
         wait(server, run, training)
         server.kill()
         with serving(own) as again:
