@@ -26,6 +26,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 MODEL = "tutorial_text_classification"
 
@@ -56,6 +57,21 @@ def serving(command: list[str], port: int, path: str, log: Path, **environment: 
     finally:
         process.terminate()
         process.wait(30)
+
+
+def prepared(workspace: Any) -> list[str]:
+    """Fill a workspace with the reviews of the tutorial and the pre-built classifier; the test reviews."""
+    from thano_assets.session import Session
+
+    with Session(workspace) as session:
+        session.execute("GET THANOSQL DATASET movie_review_data")
+        for side in ("train", "test"):
+            file = f"tutorial_data/movie_review_data/movie_review_{side}.csv"
+            session.execute(f"COPY {side}_reviews FROM '{file}'")
+        few = f"PREDICT USING {MODEL} OPTIONS (text_col='review') AS SELECT review FROM test_reviews LIMIT 2"
+        session.execute(few)
+        texts: list[str] = session.execute("SELECT review FROM test_reviews").arrow().column(0).to_pylist()
+    return texts
 
 
 async def caller(port: int, path: str, bodies: list[bytes], until: float, seconds: list[float]) -> None:
@@ -124,16 +140,10 @@ def main() -> None:
     parser.add_argument("--characters", type=int, default=80)
     asked = parser.parse_args()
     from thano_assets.resources.environments import open_workspace, registry_of
-    from thano_assets.session import Session
 
     with tempfile.TemporaryDirectory(prefix="thano-") as name, ExitStack() as stack:
         workspace = open_workspace(Path(name) / "workspace")
-        with Session(workspace) as session:
-            session.execute("GET THANOSQL DATASET movie_review_data")
-            session.execute('COPY reviews FROM "tutorial_data/movie_review_data/movie_review_test.csv"')
-            few = f"PREDICT USING {MODEL} OPTIONS (text_col='review') AS SELECT review FROM reviews LIMIT 2"
-            session.execute(few)
-            found = session.execute("SELECT review FROM reviews").arrow().column(0).to_pylist()
+        found = prepared(workspace)
         texts = [text[: asked.characters] for text in found]
         version = registry_of(workspace).resolve(MODEL)
         assert version is not None

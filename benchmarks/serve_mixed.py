@@ -24,9 +24,7 @@ import psutil
 import requests
 
 sys.path.insert(0, str(Path(__file__).parent))
-from serve import free_port, percentile, serving
-
-MODEL = "tutorial_text_classification"
+from serve import MODEL, free_port, percentile, prepared, serving
 
 
 class Clients:
@@ -90,15 +88,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     asked = parser.parse_args()
     from thano_assets.resources.environments import open_workspace
-    from thano_assets.session import Session
 
     with tempfile.TemporaryDirectory(prefix="thano-") as name:
         workspace = open_workspace(Path(name) / "workspace")
-        with Session(workspace) as session:
-            session.execute("GET THANOSQL DATASET movie_review_data")
-            session.execute('COPY reviews FROM "tutorial_data/movie_review_data/movie_review_train.csv"')
-            few = f"PREDICT USING {MODEL} OPTIONS (text_col='review') AS SELECT review FROM reviews LIMIT 2"
-            session.execute(few)
+        prepared(workspace)
         port = free_port()
         command = [sys.executable, "-m", "thano_assets.interfaces.cli", "-w", str(workspace.root), "serve"]
         log = Path(name) / "serve.log"
@@ -111,7 +104,7 @@ def main() -> None:
                 clients.ask(one, "CREATE", "POST", f"/table/shared_{number}", json=table)
             build = (
                 "BUILD MODEL beside USING ElectraEn OPTIONS (text_col='review', label_col='sentiment', "
-                "epochs=1, max_length=64) AS SELECT * FROM reviews"
+                "epochs=1, max_length=64) AS SELECT * FROM train_reviews"
             )
             run = clients.ask(one, "BUILD", "POST", "/runs", json={"statement": build})
             server = next(

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
 
 
 #: Statements that keep nothing, as far as they stand for themselves.
-_READING = (QueryStatement, Plan, ListItems, ShowCreate, ShowLineage, ShowRuns, ShowTraining, ShowVersions)
+READING = (QueryStatement, Plan, ListItems, ShowCreate, ShowLineage, ShowRuns, ShowTraining, ShowVersions)
 
 
 class Session:
@@ -214,7 +214,7 @@ class Session:
         """
         if self.workspace.is_there:
             return
-        if not isinstance(statement, _READING):
+        if not isinstance(statement, READING):
             self._make_workspace()
         elif self.workspace.named:
             raise self.workspace.missing()

@@ -60,10 +60,11 @@ def serving(workspace: Workspace, *options: str, host: str = "127.0.0.1") -> Ite
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = workspace.root / f"serve-{port}.log"
-    command = [sys.executable, "-m", "thano_assets.interfaces.cli", "-w", str(workspace.root), "serve"]
+    before = ["-w", str(workspace.root), *options]
+    command = [sys.executable, "-m", "thano_assets.interfaces.cli", *before, "serve"]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--port", str(port), "--host", host, *options], stdout=out, stderr=subprocess.STDOUT
+            [*command, "--port", str(port), "--host", host], stdout=out, stderr=subprocess.STDOUT
         )
     running = Running(f"http://127.0.0.1:{port}", workspace, process, log)
     try:
@@ -83,7 +84,8 @@ def serving(workspace: Workspace, *options: str, host: str = "127.0.0.1") -> Ite
             process.send_signal(signal.SIGINT)
             process.wait(30)
         for each in psutil.process_iter(["cmdline"]):  # runs outlive their server
-            if str(workspace.root) in (each.info["cmdline"] or []):
+            words = each.info["cmdline"] or []
+            if str(workspace.root) in words and "thano_assets.interfaces.server.worker" in words:
                 each.kill()
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from .conftest import serving
+
 
 class errors:  # noqa: N801 - as the client's own module is called
     """The client's errors, which are importable where it is installed only."""
@@ -266,3 +268,38 @@ def test_many_clients_at_once_are_all_answered(client, server) -> None:
     assert server.run("SELECT count(*) AS n, count(DISTINCT n) AS different FROM shared") == [
         {"n": 11, "different": 10}
     ]
+
+
+def test_an_environment_keeps_its_uploads_apart(server) -> None:
+    server.ask("POST", "/table/apart/upload/json", json={"data": [{"n": 1}]})
+    with serving(server.workspace, "--env", "trial") as trial:
+        more = {"json": {"data": [{"n": 2}]}}
+        assert trial.ask("POST", "/table/apart/upload/json?if_exists=replace", **more).status_code == 200
+        assert trial.run("SELECT n FROM apart") == [{"n": 2}]
+        assert trial.ask("DELETE", "/table/apart").status_code == 200
+    assert server.run("SELECT n FROM apart") == [{"n": 1}]
+    [kept] = (server.workspace.data / "uploads" / "apart").iterdir()
+    assert server.run(f"COPY apart OPTIONS (overwrite=True) FROM 'uploads/apart/{kept.name}'")[0]["rows"] == 1
+
+
+def test_a_table_keeps_its_name_and_a_file_that_another_statement_reads_stays(client, server) -> None:
+    client.table.upload("Spelt", df=pd.DataFrame({"n": [1]}))
+    client.table.upload("SPELT", df=pd.DataFrame({"n": [2]}), if_exists="append")
+    folder = server.workspace.data / "uploads"
+    assert [one.name for one in folder.iterdir() if one.name.casefold() == "spelt"] == ["Spelt"]
+    first = sorted((folder / "Spelt").iterdir())[0]
+    server.run(f"COPY other FROM 'uploads/Spelt/{first.name}'")
+    client.table.delete("spelt")
+    assert list((folder / "Spelt").iterdir()) == [first]
+    client.table.delete("other")
+
+
+def test_the_last_rows_are_kept_after_a_training_too(client) -> None:
+    client.table.upload("to_learn", df=pd.DataFrame({"text": ["good", "bad"] * 6, "label": ["p", "n"] * 6}))
+    found = client.query.execute(
+        "BUILD MODEL then_kept USING \"tiny\" OPTIONS (text_col='text', label_col='label', epochs=1) "
+        "AS SELECT * FROM to_learn; SELECT 5 AS n",
+        table_name="after_training",
+    )
+    assert found.error_result is None
+    assert client.table.get("after_training").get_records().data == [{"n": 5}]

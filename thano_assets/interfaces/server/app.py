@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,7 @@ from thano_assets.interfaces.server.metrics import Metrics
 from thano_assets.interfaces.server.runs import Runs
 from thano_assets.interfaces.server.sessions import Sessions, check_right, confined, right_for
 from thano_assets.interfaces.server.store import Store, now
+from thano_assets.interfaces.server.uploads import Uploads
 from thano_assets.resources.access import Tokens
 from thano_assets.sql.variables import with_values
 
@@ -50,8 +51,9 @@ class Server:
         self.runs = Runs(workspace, self.limits.max_runs)
         self.metrics = Metrics()
         self.service = models.Service(workspace, self.metrics, self.limits.max_rows)
-        with self.sessions.lend() as session:
-            tables.remove_leftovers(workspace, session)
+        self.uploads = Uploads(workspace)
+        with self.sessions.lend() as session:  # of a server that was killed in the middle of an upload
+            self.uploads.remove_unread(session, seconds=self.limits.max_seconds)
 
     @staticmethod
     def name_of(request: Request) -> str | None:
@@ -100,7 +102,7 @@ def start_run(request: Request, asked: Annotated[RunAsked, Body()], response: Re
     for statement in statements:
         check_right(request.scope["token"], right_for(statement), statement.kind)
     text = with_values(asked.statement, asked.values)
-    run = server.runs.start(text, statements[-1].kind, {}, server.name_of(request))
+    run = server.runs.start(text, statements[-1].kind, server.name_of(request))
     response.headers["Location"] = f"/api/v1/runs/{run.id}"
     return run.state(server.workspace.settings.dagster.url)
 
@@ -135,8 +137,8 @@ def run_events(request: Request, run_id: str) -> StreamingResponse:
     run = server.runs.get(run_id)
     last = request.headers.get("last-event-id", "")
 
-    def lines() -> Iterator[str]:
-        for event in server.runs.follow(run, int(last) if last.isdigit() else 0):
+    async def lines() -> AsyncIterator[str]:
+        async for event in server.runs.follow(run, int(last) if last.isdigit() else 0):
             if event is None:
                 yield ": still at it\n\n"
                 continue

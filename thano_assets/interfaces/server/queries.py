@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from thano_assets.errors import InvalidOption, NameExists, ThanoError, UnknownSchema
 from thano_assets.interfaces.server.answers import SHOWN, records
 from thano_assets.interfaces.server.errors import status_of
+from thano_assets.interfaces.server.runs import Run
 from thano_assets.interfaces.server.sessions import LONG, check_right, right_for
 from thano_assets.interfaces.server.store import Template, now
 from thano_assets.interfaces.server.templates import parameters as parameters_of
 from thano_assets.interfaces.server.templates import rendered
 from thano_assets.resources.warehouse import quote
 from thano_assets.sql.statements import CreateTableAs, ModelQuery, QueryStatement, Statement
-from thano_assets.sql.variables import names_in, with_values
+from thano_assets.sql.variables import names_in
 
 if TYPE_CHECKING:
     from thano_assets.interfaces.server.app import Server
@@ -75,7 +77,7 @@ def schema_of(name: str | None) -> str:
 
 
 @router.post("/query/", summary="Run statements")
-def execute(
+async def execute(
     request: Request,
     asked: Annotated[Asked, Body()],
     schema: str | None = None,
@@ -87,30 +89,32 @@ def execute(
     """Run statements one after the other; the answer is the last one's.
 
     What is wrong with the request is an HTTP error; a statement that fails while it runs is told in
-    ``error_result``.
+    ``error_result``. ``keep_temp_table`` changes nothing: a result without a name is kept as ``[statements]
+    unnamed_results`` of the workspace says.
     """
     server: Server = request.app.state.server
-    text = _text(server, asked)
-    with server.sessions.lend(server.limits.max_seconds) as session:
-        values = {name: value for name, value in asked.parameters.items() if name in names_in(text)}
-        statements = session.parse(text, values)
-        if not statements:
-            raise InvalidOption("The query is empty.")
-        for statement in statements:
-            check_right(request.scope["token"], right_for(statement), statement.kind)
-        schema_of(schema)
-        if table_name is not None:
-            check_right(request.scope["token"], "write", "table_name")
-            statements[-1:] = _kept(session, statements[-1], table_name, overwrite)
-        began = now()
-        if any(isinstance(statement, LONG) for statement in statements):
-            whole = with_values(text, values)
-            run = server.runs.start(whole, statements[-1].kind, {}, server.name_of(request))
-        else:
-            run = None
-            answered = _answered(session, statements, max_results)
-    if run is not None:
-        answered = _of_run(server.runs.wait(run), statements[-1].kind, max_results)
+    schema_of(schema)
+    text = await asyncio.to_thread(_text, server, asked)
+    began = now()
+
+    def work() -> _Answered | Run:
+        with server.sessions.lend(server.limits.max_seconds) as session:
+            values = {name: value for name, value in asked.parameters.items() if name in names_in(text)}
+            statements = session.parse(text, values)
+            if not statements:
+                raise InvalidOption("The query is empty.")
+            if table_name is not None:
+                statements[-1:] = _kept(session, statements[-1], table_name, overwrite)
+            for statement in statements:
+                check_right(request.scope["token"], right_for(statement), statement.kind)
+            if not any(isinstance(statement, LONG) for statement in statements):
+                return _answered(session, statements, max_results)
+            whole = ";\n".join(statement.text.rstrip().rstrip(";") for statement in statements)
+            return server.runs.start(whole, statements[-1].kind, server.name_of(request))
+
+    answered = await asyncio.to_thread(work)
+    if isinstance(answered, Run):  # nobody else's thread waits with it
+        answered = _of_run(await server.runs.wait(answered), answered.request["kind"], max_results)
     entry: dict[str, Any] = {
         "query_id": uuid.uuid4().hex,
         "statement_type": answered.kind,
@@ -126,7 +130,7 @@ def execute(
         "total_records": answered.total,
         "affected_records": answered.affected,
     }
-    server.store.log(entry)
+    await asyncio.to_thread(server.store.log, entry)
     shown = None if answered.rows is None or max_results == 0 else answered.rows
     return entry | {"records": None if shown is None else {"data": shown, "total": answered.total}}
 

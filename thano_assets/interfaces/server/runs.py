@@ -7,6 +7,7 @@ is told by its folder alone, whatever became of the server in the meantime.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 ENDED = ("succeeded", "failed", "cancelled")
 _ID = re.compile(r"[0-9a-f]{32}")
 _LOOK_SECONDS = 0.2
+_SIGN_OF_LIFE = 15.0  # seconds of silence after which a follower is told that the server lives
 _PATIENCE = 20.0  # seconds that a process has to stop once it was asked to
 
 
@@ -44,7 +46,7 @@ class Run:
 
     @property
     def request(self) -> dict[str, Any]:
-        """What was asked: ``statement``, ``values``, ``kind``, ``created``, ``token``."""
+        """What was asked: ``statement``, ``kind``, ``created``, ``token``."""
         return dict(json.loads((self.folder / "request.json").read_text(encoding="utf-8")))
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
@@ -133,14 +135,13 @@ class Runs:
         self._thread = threading.Thread(target=self._look, name="thano-runs", daemon=True)
         self._thread.start()
 
-    def start(self, statement: str, kind: str, values: Mapping[str, Any], token: str | None) -> Run:
+    def start(self, statement: str, kind: str, token: str | None) -> Run:
         """Note what is to be run; it begins when one of the places is free."""
         folder = self._folder / uuid.uuid4().hex
         beside = folder.with_name(f".{folder.name}")
         beside.mkdir(parents=True)
         asked = {
             "statement": statement,
-            "values": dict(values),
             "kind": kind,
             "created": now(),
             "token": token,
@@ -182,31 +183,35 @@ class Runs:
             if process is not None and run.is_at_work:
                 os.kill(process, signal.SIGTERM)
 
-    def wait(self, run: Run) -> dict[str, Any]:
-        """Wait until a run has ended; its last event."""
-        while True:
-            end = next((event for event in run.events() if event["event"] in ENDED), None)
-            if end is not None:
-                return end
-            self._closed.wait(_LOOK_SECONDS)
-            if self._closed.is_set():
-                raise ThanoError("The server is being stopped; the run goes on.", hint=f"Its id is {run.id}.")
+    async def wait(self, run: Run) -> dict[str, Any]:
+        """Wait until a run has ended; its last event.
 
-    def follow(self, run: Run, after: int = 0) -> Iterator[dict[str, Any] | None]:
-        """Events as they happen, until the run has ended; ``None`` now and then, where nothing happens."""
+        Raises:
+            ThanoError: the server is stopped before that.
+        """
+        async for event in self.follow(run):
+            if event is not None and event["event"] in ENDED:
+                return event
+        raise ThanoError("The server is being stopped; the run goes on.", hint=f"Its id is {run.id}.")
+
+    async def follow(self, run: Run, after: int = 0) -> AsyncIterator[dict[str, Any] | None]:
+        """Events as they happen, until the run has ended; ``None`` now and then, where nothing happens.
+
+        Holds no thread: any number may follow runs without keeping others waiting.
+        """
         quiet = 0.0
         while not self._closed.is_set():
-            events = run.events(after)
+            events = await asyncio.to_thread(run.events, after)
             for event in events:
                 yield event
                 after = event["number"]
                 if event["event"] in ENDED:
                     return
             quiet = 0.0 if events else quiet + _LOOK_SECONDS
-            if quiet > 15:
+            if quiet > _SIGN_OF_LIFE:
                 yield None
                 quiet = 0.0
-            self._closed.wait(_LOOK_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def end_waiting(self) -> None:
         """Let nobody wait for a run any more, and begin none."""

@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING
 from thano_assets.errors import PermissionRefused, TimeOver
 from thano_assets.progress import Progress, Relay
 from thano_assets.resources.settings import FileSettings
-from thano_assets.session import Session
+from thano_assets.session import READING, Session
 from thano_assets.sql.statements import (
     DeleteModel,
-    ListItems,
     ModelQuery,
-    Plan,
     PromoteModel,
-    QueryStatement,
     RebuildModel,
-    ShowCreate,
-    ShowLineage,
-    ShowRuns,
-    ShowTraining,
-    ShowVersions,
     Statement,
     TrainModel,
     UploadModel,
@@ -35,17 +27,6 @@ if TYPE_CHECKING:
     from thano_assets.resources.access import Token
     from thano_assets.resources.workspace import Workspace
 
-_READ = (
-    QueryStatement,
-    ModelQuery,
-    ListItems,
-    Plan,
-    ShowCreate,
-    ShowLineage,
-    ShowRuns,
-    ShowTraining,
-    ShowVersions,
-)
 _BUILD = (TrainModel, UploadModel, DeleteModel, PromoteModel, RebuildModel)
 #: Statements that train: they take minutes, and are run in a process of their own.
 LONG = (TrainModel, RebuildModel)
@@ -62,7 +43,7 @@ def right_for(statement: Statement) -> str:
 
     What a query asks of a model (PREDICT, EVALUATE …) is reading, whatever is kept of the answer.
     """
-    if isinstance(statement, _READ):
+    if isinstance(statement, (*READING, ModelQuery)):
         return "read"
     return "build" if isinstance(statement, _BUILD) else "write"
 

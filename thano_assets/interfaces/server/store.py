@@ -63,6 +63,17 @@ class Store:
             with connection:
                 yield connection
 
+    def _page(
+        self, table: str, column: str, order: str, search: str | None, offset: int, limit: int
+    ) -> tuple[list[sqlite3.Row], int]:
+        """Some rows of those whose ``column`` holds ``search``, and how many there are in all."""
+        like = f"%{_escaped(search or '')}%"
+        where = f"FROM {table} WHERE {column} LIKE ? ESCAPE '\\'"
+        with self._open() as connection:
+            total = int(connection.execute(f"SELECT count(*) {where}", [like]).fetchone()[0])
+            ordered = f"SELECT * {where} ORDER BY {order} LIMIT ? OFFSET ?"
+            return connection.execute(ordered, [like, limit, offset]).fetchall(), total
+
     # -- the log of queries ----------------------------------------------------------------------
 
     def log(self, entry: dict[str, Any]) -> None:
@@ -78,13 +89,7 @@ class Store:
 
     def logged(self, search: str | None, offset: int, limit: int) -> tuple[list[dict[str, Any]], int]:
         """Queries whose text holds ``search``, newest first, and how many there are in all."""
-        like = f"%{_escaped(search or '')}%"
-        where = "FROM query_log WHERE query LIKE ? ESCAPE '\\'"
-        with self._open() as connection:
-            total = int(connection.execute(f"SELECT count(*) {where}", [like]).fetchone()[0])
-            rows = connection.execute(
-                f"SELECT * {where} ORDER BY id DESC LIMIT ? OFFSET ?", [like, limit, offset]
-            ).fetchall()
+        rows, total = self._page("query_log", "query", "id DESC", search, offset, limit)
         return [{name: row[name] for name in row.keys() if name != "id"} for row in rows], total  # noqa: SIM118
 
     # -- query templates -------------------------------------------------------------------------
@@ -93,13 +98,7 @@ class Store:
         self, search: str | None, order: str, offset: int, limit: int
     ) -> tuple[list[Template], int]:
         """Templates whose name holds ``search``, and how many there are in all."""
-        like = f"%{_escaped(search or '')}%"
-        where = "FROM query_template WHERE name LIKE ? ESCAPE '\\'"
-        with self._open() as connection:
-            total = int(connection.execute(f"SELECT count(*) {where}", [like]).fetchone()[0])
-            rows = connection.execute(
-                f"SELECT * {where} ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?", [like, limit, offset]
-            ).fetchall()
+        rows, total = self._page("query_template", "name", _ORDERS[order], search, offset, limit)
         return [Template(**row) for row in rows], total
 
     def template(self, name: str | None = None, number: int | None = None) -> Template:

@@ -84,7 +84,7 @@ def work(root: Path, environment: str, folder: Path) -> None:
                 raise KeyboardInterrupt
             workspace = confined(open_workspace(root, create=False, environment=environment))
             with Session(workspace, progress=_Noted(run)) as session:
-                result = session.execute(asked["statement"], asked["values"])
+                result = session.execute(asked["statement"])
                 run.add("succeeded", result=result_json(result, workspace))
         except KeyboardInterrupt:
             run.add("cancelled")
