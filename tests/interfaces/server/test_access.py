@@ -247,8 +247,12 @@ def test_only_this_machine_is_served_without_a_token(workspace: Workspace) -> No
         *(True, True, True, False, False)
     ]
     check_address(workspace, "127.0.0.1")
+    with pytest.raises(ThanoError, match="there is no access token"):
+        check_address(workspace, "0.0.0.0")
     command = [sys.executable, "-m", "thano_assets.interfaces.cli", "-w", str(workspace.root), "serve"]
-    found = subprocess.run([*command, "--host", "0.0.0.0", "--port", "0"], capture_output=True, text=True)
+    found = subprocess.run(
+        [*command, "--host", "0.0.0.0", "--port", "0"], capture_output=True, text=True, timeout=60
+    )
     assert found.returncode == 1
     assert "there is no access token" in found.stderr
     Tokens(workspace).create("one", ["read"])
