@@ -72,7 +72,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     workspace = settings.open_workspace().create()
     check_address(workspace, host)
     app = create_app(workspace, loopback=is_loopback(host))
-    server = _Server(
+    server = _announced(
         uvicorn.Config(
             app, host=host, port=port, access_log=False, log_level="warning", timeout_graceful_shutdown=10
         )
@@ -95,7 +95,8 @@ def check_address(workspace: Workspace, host: str) -> None:
         )
 
 
-def _Server(config: Any) -> Any:  # noqa: N802 - a class that is made when uvicorn is there
+def _announced(config: Any) -> Any:
+    """A server that says where it answers, and ends well when it is told to stop."""
     import uvicorn
 
     class Announced(uvicorn.Server):

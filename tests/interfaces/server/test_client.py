@@ -303,3 +303,24 @@ def test_the_last_rows_are_kept_after_a_training_too(client) -> None:
     )
     assert found.error_result is None
     assert client.table.get("after_training").get_records().data == [{"n": 5}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/query/", '{"query_string": "SELECT \'\\ud800\' AS a"}'),
+        ("/query/", '{"query_string": "SELECT {{ a }}", "parameters": {"a": "\\ud800"}}'),
+        ("/query/template", '{"name": "half", "query": "\\ud800"}'),
+        ("/table/half/upload/json", '{"data": [{"a": "\\ud800"}]}'),
+        ("/table/half/upload/json", '{"data": [{"\\ud800": 1}]}'),
+        ("/models/letters/predict", '{"texts": ["whole", "\\ud800"]}'),
+        ("/runs", '{"statement": "SELECT \'\\ud800\'"}'),
+    ],
+)
+def test_half_a_character_is_refused_with_a_sentence(server, path: str, body: str) -> None:
+    if path.startswith("/models"):
+        server.run("UPLOAD MODEL letters OPTIONS (overwrite=True) FROM 'letters'")
+    found = server.ask("POST", path, data=body, headers={"Content-Type": "application/json"})
+    assert found.status_code == 400, found.text
+    assert found.json()["error"]["message"]
+    assert server.ask("GET", "/table/half").status_code == 404

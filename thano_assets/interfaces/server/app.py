@@ -202,6 +202,7 @@ def create_app(
     app.add_exception_handler(ThanoError, _known_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(UnicodeEncodeError, _half_character)
     app.add_exception_handler(Exception, _unforeseen)
 
     @app.get("/healthz", include_in_schema=False)
@@ -282,6 +283,13 @@ def _invalid(_request: Request, error: Exception) -> JSONResponse:
 def _refused(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     return JSONResponse(body_of(error.status_code, str(error.detail)), error.status_code, error.headers)
+
+
+def _half_character(_request: Request, error: Exception) -> JSONResponse:
+    """JSON can name half of a character, which is no text anywhere else."""
+    assert isinstance(error, UnicodeEncodeError)
+    half = f"\\u{ord(error.object[error.start]):04x}"
+    return JSONResponse(body_of(400, f"A text has half a character, {half}. Send the whole one."), 400)
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:

@@ -77,6 +77,8 @@ def work(root: Path, environment: str, folder: Path) -> None:
     """Do a run's statements, and note how they end."""
     run = Run(folder)
     with run.lock(), stoppable():
+        if run.events():  # another server's worker was first, or it was cancelled before it began
+            return
         asked: dict[str, Any] = run.request
         run.add("started", process=os.getpid())
         try:
