@@ -242,10 +242,12 @@ def test_a_model_is_trained_while_the_client_waits(client, server) -> None:
     client.table.upload("rows_to_learn", df=pd.DataFrame(rows))
     found = client.query.execute(
         "BUILD MODEL waited USING \"tiny\" OPTIONS (text_col='text', label_col='label', epochs=1) "
-        "AS SELECT * FROM rows_to_learn"
+        "AS SELECT * FROM rows_to_learn; SELECT 5 AS n",
+        table_name="after_training",
     )
     assert found.error_result is None
-    assert found.records.data[0]["model"] == "waited"
+    assert found.records.data == [{"n": 5}]
+    assert client.table.get("after_training").get_records().data == [{"n": 5}]
     answer = server.ask("POST", "/models/waited/predict", json={"texts": ["good"]}).json()
     assert answer["version"] == 1
     predicted = client.query.execute(
@@ -292,17 +294,6 @@ def test_a_table_keeps_its_name_and_a_file_that_another_statement_reads_stays(cl
     client.table.delete("spelt")
     assert list((folder / "Spelt").iterdir()) == [first]
     client.table.delete("other")
-
-
-def test_the_last_rows_are_kept_after_a_training_too(client) -> None:
-    client.table.upload("to_learn", df=pd.DataFrame({"text": ["good", "bad"] * 6, "label": ["p", "n"] * 6}))
-    found = client.query.execute(
-        "BUILD MODEL then_kept USING \"tiny\" OPTIONS (text_col='text', label_col='label', epochs=1) "
-        "AS SELECT * FROM to_learn; SELECT 5 AS n",
-        table_name="after_training",
-    )
-    assert found.error_result is None
-    assert client.table.get("after_training").get_records().data == [{"n": 5}]
 
 
 @pytest.mark.parametrize(

@@ -109,25 +109,20 @@ def test_a_run_that_fails_says_why(server: Running) -> None:
     assert server.ask("GET", "/runs/..%2f..").status_code == 404
 
 
-def test_a_cancelled_run_leaves_nothing(server: Running) -> None:
-    run = start(server, build("cancelled", rows=2000, epochs=50))
-    wait(server, run, training)
-    assert server.ask("DELETE", f"/runs/{run}").status_code == 202
-    assert wait(server, run, ended)["state"] == "cancelled"
-    assert registry_of(server.workspace).versions("cancelled") == []
-    assert server.ask("GET", "/models/cancelled").status_code == 404
-    assert server.ask("DELETE", f"/runs/{run}").json()["state"] == "cancelled"
-
-
-def test_a_run_that_waits_can_be_cancelled(server: Running) -> None:
-    first = [start(server, build(f"busy_{n}", rows=2000, epochs=50)) for n in range(2)]
-    last = start(server, build("never"))
+def test_cancelled_runs_leave_nothing(server: Running) -> None:
+    first = [start(server, build(f"cancelled_{n}", rows=2000, epochs=50)) for n in range(2)]
+    last = start(server, build("never"))  # waits for a free place
+    wait(server, first[0], training)
     assert state(server, last)["state"] == "queued"
     assert server.ask("DELETE", f"/runs/{last}").json()["state"] == "cancelled"
     for run in first:
-        server.ask("DELETE", f"/runs/{run}")
+        assert server.ask("DELETE", f"/runs/{run}").status_code == 202
     assert {wait(server, run, ended)["state"] for run in first} == {"cancelled"}
     assert state(server, last)["started"] is None
+    for name in ("cancelled_0", "cancelled_1", "never"):
+        assert registry_of(server.workspace).versions(name) == []
+        assert server.ask("GET", f"/models/{name}").status_code == 404
+    assert server.ask("DELETE", f"/runs/{first[0]}").json()["state"] == "cancelled"
 
 
 @pytest.fixture
@@ -135,11 +130,14 @@ def own(make_server_workspace: Callable[[], Workspace]) -> Workspace:
     return make_server_workspace()
 
 
-def test_a_run_outlives_its_server(own: Workspace) -> None:
+def test_a_run_outlives_its_server_which_keeps_nobody_waiting(own: Workspace) -> None:
     with serving(own) as server:
         run = start(server, build("outlives", rows=400, epochs=4))
         wait(server, run, training)
-        server.kill()
+        with requests.get(f"{server.api}/runs/{run}/events", stream=True, timeout=60) as answer:
+            next(answer.iter_lines())
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(15) == 0
         with serving(own) as again:
             assert wait(again, run, ended)["state"] == "succeeded"
             assert again.ask("GET", "/models/outlives").status_code == 200
@@ -170,14 +168,3 @@ def test_an_upload_of_a_server_that_was_killed_is_removed(own: Workspace) -> Non
         with serving(own) as again:
             assert not left.exists()
             assert again.run("SELECT a FROM kept") == [{"a": 1}]
-
-
-def test_a_server_that_is_stopped_keeps_nobody_waiting(own: Workspace) -> None:
-    with serving(own) as server:
-        run = start(server, build("followed", rows=2000, epochs=50))
-        wait(server, run, training)
-        with requests.get(f"{server.api}/runs/{run}/events", stream=True, timeout=60) as answer:
-            lines = answer.iter_lines()
-            next(lines)
-            server.process.send_signal(signal.SIGINT)
-            assert server.process.wait(15) == 0
